@@ -1,0 +1,80 @@
+# Everything a developer does with this project. Each target sets up what it needs in .venv by
+# itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types unit lowest bench soak docs clean
+.DELETE_ON_ERROR:
+
+# The first of these that is Python 3.11 or newer; `make PYTHON=/path/to/python` decides otherwise.
+CANDIDATES := python3 python3.13 python3.12 python3.11 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(p))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (under a minute)
+	$(BIN)/loadshed demo
+
+test: lint types unit lowest  ## Everything that CI runs: style, types, tests, coverage, oldest dependencies
+
+lint: $(VENV)/.test  ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test  ## Bring the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.test  ## Types, strictly
+	$(BIN)/mypy
+
+unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all of src/ covered
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lowest: $(VENV)-lowest/.test  ## The test suite on the oldest dependencies that pyproject.toml allows
+	$(VENV)-lowest/bin/python -m pytest -q $(ARGS)
+
+bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
+	$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/.test  ## The state machines at length (a few minutes)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q tests/policy $(ARGS)
+
+docs: $(VENV)/.docs  ## Build the documentation into site/, warnings as errors
+	$(BIN)/mkdocs build --strict
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) $(VENV)-lowest site dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.demo: extras = .[serve]
+$(VENV)/.test: extras = .[serve] --group test
+$(VENV)/.bench: extras = .[serve] --group test --group bench
+$(VENV)/.docs: extras = . --group docs
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.made pyproject.toml
+	$(PIP) install --editable $(extras)
+	@touch $@
+
+# The same suite where every dependency that pyproject.toml names is as old as it allows.
+$(VENV)-lowest/.test: pyproject.toml tests/lowest.py | $(VENV)/.made
+	$(BIN)/python -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip --quiet install --upgrade pip
+	$(BIN)/python tests/lowest.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip --quiet install --editable .[serve] --group test --constraint $(VENV)-lowest/constraints.txt
+	@touch $@
+
+# pip itself is renewed because the one that comes with Python 3.11 does not know `--group`.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "loadshed needs Python 3.11 or newer, and none of these is: $(CANDIDATES)." \
+	  "Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "loadshed needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
+	  "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@

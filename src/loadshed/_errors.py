@@ -1,0 +1,181 @@
+"""Every error that loadshed raises.
+
+```
+LoadShedError
+├── BackPressureError             there is no room: come back after `retry_after` seconds
+│   ├── QueueFullError            shed on arrival
+│   └── QueueTimeoutError         shed after waiting `max_wait`
+├── RetryError                    every attempt failed; carries them
+├── CircuitOpenError              the client's breaker is open: nothing was sent
+├── RequestTimeoutError           `request_timeout_s` passed
+├── ReplicaError                  a replica could not serve
+│   ├── ReplicaDiedError          it died with this request in flight
+│   └── ReplicaUnavailableError   none can be started
+└── ConfigError                   (a ValueError too) a setting is wrong
+```
+
+The attributes carry the facts and the message says what to do about them. All of them can be
+pickled, so that they cross process boundaries whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "BackPressureError",
+    "CircuitOpenError",
+    "ConfigError",
+    "LoadShedError",
+    "QueueFullError",
+    "QueueTimeoutError",
+    "ReplicaDiedError",
+    "ReplicaError",
+    "ReplicaUnavailableError",
+    "RequestTimeoutError",
+    "RetryError",
+]
+
+
+class LoadShedError(Exception):
+    """The base of every error of this library."""
+
+
+class BackPressureError(LoadShedError):
+    """The request was turned away because there was no room for it.
+
+    Nothing of it was done, so it is safe to send again, once `retry_after` seconds are over.
+    """
+
+    def __init__(
+        self,
+        num_queued_requests: int = 0,
+        max_queued_requests: float = 0,
+        reason: str = "queue_full",
+        retry_after: int = 1,
+    ) -> None:
+        # The facts live in `args`, which Python pickles and copies with the exception, and which
+        # costs nothing more to set: a shed has to be cheap.
+        self.args = (num_queued_requests, max_queued_requests, reason, retry_after)
+
+    @property
+    def num_queued_requests(self) -> int:
+        """How many requests were waiting when this one was shed."""
+        return self.args[0]  # type: ignore[no-any-return]
+
+    @property
+    def max_queued_requests(self) -> float:
+        """How many may wait; `math.inf` where there is no bound."""
+        return self.args[1]  # type: ignore[no-any-return]
+
+    @property
+    def reason(self) -> str:
+        """Why, in a word that metrics can count: "queue_full", "queue_timeout"."""
+        return self.args[2]  # type: ignore[no-any-return]
+
+    @property
+    def retry_after(self) -> int:
+        """Whole seconds after which trying again is worthwhile, 1 to 32."""
+        return self.args[3]  # type: ignore[no-any-return]
+
+    def __str__(self) -> str:
+        return f"Request dropped due to backpressure ({self._facts()})."
+
+    def _facts(self) -> str:
+        return (
+            f"num_queued_requests={self.num_queued_requests}, "
+            f"max_queued_requests={self.max_queued_requests}"
+        )
+
+
+class QueueFullError(BackPressureError):
+    """The queue was full when the request arrived, or it would have had to wait and must not."""
+
+
+class QueueTimeoutError(BackPressureError):
+    """The request waited `max_wait` seconds in the queue and its turn did not come."""
+
+    def __init__(
+        self,
+        num_queued_requests: int = 0,
+        max_queued_requests: float = 0,
+        reason: str = "queue_timeout",
+        retry_after: int = 1,
+        max_wait: float | None = None,
+    ) -> None:
+        super().__init__(num_queued_requests, max_queued_requests, reason, retry_after)
+        self.args = (*self.args, max_wait)
+
+    @property
+    def max_wait(self) -> float | None:
+        """How many seconds it was allowed to wait."""
+        return self.args[4]  # type: ignore[no-any-return]
+
+    def _facts(self) -> str:
+        return f"max_wait={self.max_wait} s passed in the queue, {super()._facts()}"
+
+
+class RetryError(LoadShedError):
+    """Retrying ended without success, and the caller asked to be told by an exception.
+
+    Attributes:
+        history: The attempts, oldest first.
+        last: What the last attempt came to: a response, or an exception.
+    """
+
+    def __init__(self, history: Sequence[Any] = (), last: Any = None) -> None:
+        super().__init__(history, last)
+        self.history = tuple(history)
+        self.last = last
+
+    def __str__(self) -> str:
+        return f"No success after {len(self.history)} attempts; the last one: {self.last!r}."
+
+
+class CircuitOpenError(LoadShedError):
+    """The client's circuit breaker is open: the request was not sent."""
+
+
+class RequestTimeoutError(LoadShedError):
+    """The request was not done within `request_timeout_s`, waiting in the queue included.
+
+    Attributes:
+        request_timeout_s: How many seconds it had.
+    """
+
+    def __init__(self, request_timeout_s: float) -> None:
+        super().__init__(request_timeout_s)
+        self.request_timeout_s = request_timeout_s
+
+    def __str__(self) -> str:
+        return f"Request not done within request_timeout_s={self.request_timeout_s}."
+
+
+class ReplicaError(LoadShedError):
+    """A replica could not serve the request."""
+
+
+class ReplicaDiedError(ReplicaError):
+    """The replica died with this request in flight; whether it was done is not known."""
+
+
+class ReplicaUnavailableError(ReplicaError):
+    """No replica can be started; the message carries the traceback of the last try."""
+
+
+class ConfigError(LoadShedError, ValueError):
+    """A setting is wrong.
+
+    Attributes:
+        setting: Its name.
+        value: What it was.
+        expected: What it may be.
+    """
+
+    def __init__(self, setting: str, value: object, expected: str) -> None:
+        super().__init__(setting, value, expected)
+        self.setting = setting
+        self.value = value
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.setting} must be {self.expected}, not {self.value!r}."

@@ -1,0 +1,425 @@
+"""ConcurrencyLimiter: `Admission` for tasks of an event loop."""
+
+import functools
+import inspect
+import math
+from collections import Counter
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+import anyio
+
+from loadshed._clock import Clock
+from loadshed._policy.admission import Admission, State, Ticket
+from loadshed._policy.settings import seconds, whole_number
+from loadshed._sheds import Sheds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Y = TypeVar("Y")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterStatistics:
+    """What a `ConcurrencyLimiter` did so far, and is doing now.
+
+    `admitted == completed + ongoing`, always.
+
+    Attributes:
+        ongoing: Permits that are out.
+        queued: Callers that wait.
+        max_ongoing_requests: The bound on `ongoing`, as it is now.
+        max_queued_requests: The bound on `queued`, as it is now.
+        admitted: Permits given so far.
+        completed: Permits returned so far.
+        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout"); a reason that
+            never came up counts 0.
+        abandoned: Callers that left (were cancelled) while they waited.
+    """
+
+    ongoing: int
+    queued: int
+    max_ongoing_requests: float
+    max_queued_requests: float
+    admitted: int
+    completed: int
+    shed: Mapping[str, int]
+    abandoned: int
+
+
+class ConcurrencyLimiter:
+    """Bounds what runs and what waits for it; turns the rest away at once.
+
+    Up to `max_ongoing_requests` callers hold a permit, up to `max_queued_requests` wait in the
+    order in which they came, and everybody else gets `QueueFullError`:
+
+    ```python
+    limiter = ConcurrencyLimiter(max_ongoing_requests=8)
+
+    async with limiter:  # in a task
+        ...
+
+    @limiter  # around every call of an async function
+    async def predict(x): ...
+    ```
+
+    A limiter can be made at import time, before there is an event loop, and serves asyncio and
+    trio alike. It is meant for the tasks of one event loop at a time, not for several threads.
+    Where a permit is free, taking it does not yield to the event loop and creates nothing: no
+    task, no timer, no future.
+
+    Args:
+        max_ongoing_requests: How many run at once: a whole number >= 1, or `math.inf`.
+        max_queued_requests: How many wait for their turn: a whole number >= 0 (0 sheds at once),
+            or `math.inf`. By default as many as run, whatever that is set to later: a caller then
+            waits about as long as it is served.
+        max_wait: How many seconds a caller waits at most before it gets `QueueTimeoutError`. By
+            default as long as it wants to.
+        name: What the limiter is called in the log and in its `repr`.
+
+    Raises:
+        ConfigError: A setting is not what it may be.
+    """
+
+    def __init__(
+        self,
+        max_ongoing_requests: float,
+        max_queued_requests: float | None = None,
+        *,
+        max_wait: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        limit = whole_number("max_ongoing_requests", max_ongoing_requests, at_least=1)
+        self._max_queued = _queue_bound(max_queued_requests)
+        self._admission: Admission[Waiter] = Admission(
+            limit, limit if self._max_queued is None else self._max_queued
+        )
+        self._max_wait = seconds("max_wait", max_wait)
+        self._name = name
+        self._sheds = Sheds(name)
+        self._clock = Clock()
+
+    @property
+    def name(self) -> str | None:
+        """What the limiter is called."""
+        return self._name
+
+    @property
+    def max_ongoing_requests(self) -> float:
+        """How many run at once.
+
+        Setting it takes effect at once: more wakes waiters, fewer drains what runs.
+        """
+        return self._admission.limit
+
+    @max_ongoing_requests.setter
+    def max_ongoing_requests(self, value: float) -> None:
+        limit = whole_number("max_ongoing_requests", value, at_least=1)
+        self._resize(limit, self._max_queued)
+
+    @property
+    def max_queued_requests(self) -> float:
+        """How many wait at most.
+
+        Setting it takes effect for those who come; nobody who waits already is shed. None makes
+        it follow `max_ongoing_requests` again.
+        """
+        return self._admission.line.bound
+
+    @max_queued_requests.setter
+    def max_queued_requests(self, value: float | None) -> None:
+        self._resize(self._admission.limit, _queue_bound(value))
+
+    @property
+    def max_wait(self) -> float | None:
+        """How many seconds a caller waits at most; setting it is for those who come."""
+        return self._max_wait
+
+    @max_wait.setter
+    def max_wait(self, value: float | None) -> None:
+        self._max_wait = seconds("max_wait", value)
+
+    def statistics(self) -> LimiterStatistics:
+        """What happened so far and what is going on: a snapshot."""
+        admission = self._admission
+        return LimiterStatistics(
+            ongoing=admission.ongoing,
+            queued=len(admission.line),
+            max_ongoing_requests=admission.limit,
+            max_queued_requests=admission.line.bound,
+            admitted=admission.admitted,
+            completed=admission.completed,
+            shed=Counter({why: n for why, n in admission.shed.items() if n}),
+            abandoned=admission.abandoned,
+        )
+
+    def __repr__(self) -> str:
+        admission = self._admission
+        name = "" if self._name is None else f" {self._name!r}"
+        return (
+            f"<{type(self).__name__}{name} ongoing={admission.ongoing}/{admission.limit} "
+            f"queued={len(admission.line)}/{admission.line.bound}>"
+        )
+
+    # The two sides of `async with` are `Admission.enter` and `leave` written out, here alone: a
+    # method call more on each side costs as much as all that they do.
+
+    async def __aenter__(self) -> None:
+        admission = self._admission
+        if admission.ongoing < admission.limit:
+            admission.ongoing += 1
+        else:
+            await self._wait(self._queue_up())
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        admission = self._admission
+        admission.ongoing -= 1
+        admission.completed += 1
+        if admission.line.entries:
+            self._settle()
+
+    async def acquire(self) -> "Permit":
+        """Take a permit, waiting for it if need be.
+
+        Raises:
+            QueueFullError: Too many wait already.
+            QueueTimeoutError: `max_wait` passed.
+        """
+        admission = self._admission
+        if admission.ongoing < admission.limit:
+            admission.ongoing += 1
+        else:
+            await self._wait(self._queue_up())
+        return Permit(self)
+
+    def acquire_nowait(self) -> "Permit":
+        """Take a permit if one is free, and never wait.
+
+        Raises:
+            QueueFullError: None is free. It counts, and is logged, as a shed.
+        """
+        permit = self._acquire_free()
+        if permit is None:
+            self._admission.refuse("queue_full")
+            raise self._sheds.queue_full(self._admission, self._clock.now())
+        return permit
+
+    @overload
+    def __call__(
+        self, function: Callable[P, AsyncGenerator[Y, S]], /
+    ) -> Callable[P, AsyncGenerator[Y, S]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, AsyncIterator[Y]], /
+    ) -> Callable[P, AsyncIterator[Y]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Awaitable[R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+    def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]:
+        """Make every call of an async function, or of an async generator, hold a permit.
+
+        A generator takes it when its first item is asked for and holds it until it ends or is
+        closed; a consumer that may leave early closes it (`contextlib.aclosing`).
+
+        Raises:
+            TypeError: The function is not async.
+        """
+        if _is(inspect.isasyncgenfunction, function):
+            return self._around_generator(function)
+        if _is(inspect.iscoroutinefunction, function):
+            return self._around_coroutine(function)
+        raise TypeError(
+            f"{function!r} is not async, so a limiter can't wait in it. Make it an async function, "
+            f"or call it in a thread: `async with limiter: await anyio.to_thread.run_sync(...)`."
+        )
+
+    def _around_coroutine(
+        self, function: Callable[P, Awaitable[R]]
+    ) -> Callable[P, Coroutine[Any, Any, R]]:
+        @functools.wraps(function)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            async with self:
+                return await function(*args, **kwargs)
+
+        return limited
+
+    def _around_generator(
+        self, function: Callable[P, AsyncGenerator[Y, S]]
+    ) -> Callable[P, AsyncGenerator[Y, S]]:
+        @functools.wraps(function)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, S]:
+            async with self, aclosing(function(*args, **kwargs)) as generator:
+                try:
+                    item = await anext(generator)
+                    while True:
+                        try:
+                            sent = yield item
+                        except GeneratorExit:
+                            raise
+                        except BaseException as error:  # noqa: BLE001 - it is the generator's
+                            item = await generator.athrow(error)
+                        else:
+                            item = await generator.asend(sent)
+                except StopAsyncIteration:
+                    return
+
+        return limited
+
+    # What follows is for the other modules of this package too.
+
+    def _acquire_free(self) -> "Permit | None":
+        return Permit(self) if self._admission.enter() else None
+
+    def _queue_up(self) -> "Waiter":
+        """Join the queue, or raise. `_wait` follows; where it can't, `_abandon`."""
+        time = self._clock.now()
+        if self._admission.turn_away(time):
+            raise self._sheds.queue_full(self._admission, time)
+        waiter = Waiter(time, self._max_wait)
+        settled = self._admission.offer(waiter, time)
+        if settled:
+            self._wake(settled)
+        if waiter.state is State.SHED:
+            raise self._sheds.queue_full(self._admission, time)
+        self._sheds.retry_after.observe(time, self._admission.completed)
+        return waiter
+
+    async def _wait(self, waiter: "Waiter") -> None:
+        """Wait for the permit of `waiter`. Returns with it, or raises without it."""
+        if waiter.state is State.QUEUED:
+            waiter.settled = anyio.Event()
+            try:
+                await self._until_settled(waiter, waiter.settled)
+            except BaseException:
+                # Perhaps it was granted in this very step: then the permit goes to the next.
+                self._abandon(waiter)
+                raise
+        if waiter.state is State.EXPIRED:
+            raise self._sheds.queue_timeout(self._admission, self._clock.now(), waiter.max_wait)
+
+    async def _until_settled(self, waiter: "Waiter", settled: anyio.Event) -> None:
+        if waiter.max_wait is None:
+            await settled.wait()
+            return
+        with anyio.move_on_after(waiter.expires_at - self._clock.now()):
+            await settled.wait()
+        if waiter.state is State.QUEUED:
+            self._wake(self._admission.expire(max(self._clock.now(), waiter.expires_at)))
+
+    def _abandon(self, waiter: "Waiter") -> None:
+        """Nobody waits for `waiter` any more, or wants the permit that it got."""
+        self._wake(self._admission.abandon(waiter, self._clock.now()))
+
+    def _release(self) -> None:
+        if self._admission.leave():
+            self._settle()
+
+    def _settle(self) -> None:
+        """A permit came back and somebody waits for it."""
+        time = self._clock.now()
+        self._sheds.retry_after.observe(time, self._admission.completed)
+        self._wake(self._admission.expire(time))
+
+    def _wake(self, settled: "Iterable[Waiter]") -> None:
+        for waiter in settled:
+            try:
+                waiter.wake()
+            except RuntimeError:  # its event loop was closed under it, so it will never run
+                self._abandon(waiter)
+
+    def _resize(self, limit: float, max_queued: float | None) -> None:
+        self._max_queued = max_queued
+        bound = limit if max_queued is None else max_queued
+        self._wake(self._admission.resize(self._clock.now(), limit=limit, max_queued=bound))
+
+
+class Permit:
+    """The right to run one request, until it is released.
+
+    ```python
+    permit = await limiter.acquire()
+    try:
+        ...
+    finally:
+        permit.release()
+    ```
+
+    or, which is the same, `with await limiter.acquire(): ...`.
+    """
+
+    __slots__ = ("_limiter", "_released")
+
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self._limiter = limiter
+        self._released = False
+
+    @property
+    def released(self) -> bool:
+        """Whether it was given back."""
+        return self._released
+
+    def release(self) -> None:
+        """Give it back. Never waits; more than once is as good as once."""
+        if not self._released:
+            self._released = True
+            self._limiter._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        state = "released" if self._released else "held"
+        return f"<{type(self).__name__} {state} of {self._limiter!r}>"
+
+
+class Waiter(Ticket):
+    """A ticket whose caller may sleep until it is settled."""
+
+    __slots__ = ("max_wait", "settled")
+
+    def __init__(self, time: float, max_wait: float | None) -> None:
+        super().__init__(math.inf if max_wait is None else time + max_wait)
+        self.max_wait = max_wait
+        self.settled: anyio.Event | None = None  # made when somebody waits for it
+
+    def wake(self) -> None:
+        if self.settled is not None:
+            self.settled.set()
+
+
+def _queue_bound(value: object) -> float | None:
+    if value is None:
+        return None
+    return whole_number("max_queued_requests", value, at_least=0)
+
+
+def _is(test: Callable[[Any], bool], function: Any) -> bool:
+    """Whether `test` holds for a function, or for the `__call__` of a callable object."""
+    return test(function) or test(type(function).__call__)

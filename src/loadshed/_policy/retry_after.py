@@ -1,0 +1,118 @@
+"""How long a shed caller is told to stay away."""
+
+import math
+from collections import deque
+
+LONGEST = 32
+"""Nobody is told to stay away longer, in seconds (Kubernetes' `maxRetryAfter`)."""
+
+LATELY = 5.0
+"""Seconds of history that count as "lately": between one and two of these are looked at."""
+
+
+class RetryAfter:
+    """An honest estimate, and a growing answer to those who keep coming: the larger of the two.
+
+    The estimate is the time that the queue and one more take at the rate at which permits came
+    back lately; before any came back it is 1 second. The growing answer is in `_Patience`.
+    """
+
+    __slots__ = ("_latest", "_patience", "_rate")
+
+    def __init__(self) -> None:
+        self._latest = -math.inf  # no event was seen after this time
+        self._rate = _ReturnRate()
+        self._patience = _Patience()
+
+    def observe(self, now: float, returned: int) -> None:
+        """Note how many permits were `returned` by `now`, while callers wait or are turned away."""
+        if now < self._latest:  # another event loop, another clock
+            self._rate = _ReturnRate()
+            self._patience = _Patience()
+        self._latest = now
+        self._rate.observe(now, returned)
+
+    def shed(self, now: float, queued: int, returned: int, *, earlier: int = 0) -> int:
+        """A request was shed: the whole seconds to tell it, 1 to 32.
+
+        Args:
+            now: The time.
+            queued: How many requests wait.
+            returned: How many permits have been returned so far.
+            earlier: How many more were shed since the last call, in the same second as that one.
+        """
+        self.observe(now, returned)
+        patience = self._patience.shed(math.floor(now), earlier)
+        estimate = math.ceil(self._rate.seconds_for(queued + 1, now, returned))
+        return max(1, patience, min(LONGEST, estimate))
+
+
+class _ReturnRate:
+    """How fast permits came back lately: from two observations in the past, no sum, no clock.
+
+    Permits are only looked at while somebody waits or is shed: what comes back without that says
+    how much was asked for, not how fast it could have gone.
+    """
+
+    __slots__ = ("_older", "_recent", "_seen")
+
+    def __init__(self) -> None:
+        self._older: tuple[float, int] | None = None  # (time, permits returned by then)
+        self._recent = self._seen = (0.0, 0)
+
+    def observe(self, now: float, returned: int) -> None:
+        seen_at, seen = self._seen
+        self._seen = (now, returned)
+        since, before = self._recent
+        if self._older is None or (now - seen_at > LATELY and returned - seen > 1):
+            # The first look, or permits came back that nobody waited for.
+            self._older = self._recent = (now, returned)
+        elif now - since >= LATELY and returned > before:
+            self._older, self._recent = self._recent, (now, returned)
+
+    def seconds_for(self, permits: int, now: float, returned: int) -> float:
+        """How long that many take to come back; 0 before any did."""
+        since, before = self._older or self._recent
+        return permits * (now - since) / (returned - before) if returned > before else 0
+
+
+class _Patience:
+    """Kubernetes' answer to clients that keep coming: double, then fall again.
+
+    `apiserver/pkg/util/flowcontrol/dropped_requests_tracker.go`: it starts at 1 second and is
+    looked at once a second. If over the last so many seconds at least 3 requests a second were
+    shed it doubles, at most once in that time; if fewer than one a second were, it falls by 1.
+    There it is looked at only in seconds in which a request is shed; here in those between too, so
+    that an overload long past is forgotten.
+    """
+
+    __slots__ = ("_doubled_at", "_seconds", "_sheds")
+
+    def __init__(self) -> None:
+        self._seconds = 1
+        self._doubled_at = -math.inf
+        self._sheds: deque[list[int]] = deque()  # [second, how many], the last 32 seconds
+
+    def shed(self, second: int, earlier: int = 0) -> int:
+        """A request was shed in this second, and `earlier` ones in that of the last call."""
+        if not self._sheds:
+            self._sheds.append([second, 0])
+        self._sheds[-1][1] += earlier
+        last = self._sheds[-1][0]
+        if second > last:
+            # Every second since is looked at; none is left to see after twice the longest.
+            for each in range(max(last + 1, second - 2 * LONGEST), second + 1):
+                self._look(each)
+            self._sheds.append([second, 0])
+        self._sheds[-1][1] += 1
+        while self._sheds[0][0] < second - LONGEST:
+            self._sheds.popleft()
+        return self._seconds
+
+    def _look(self, second: int) -> None:
+        shed = sum(count for at, count in self._sheds if at >= second - self._seconds)
+        if shed >= 3 * self._seconds and second - self._doubled_at >= self._seconds:
+            self._seconds = min(2 * self._seconds, LONGEST)
+            self._doubled_at = second
+        elif shed < self._seconds > 1:
+            self._seconds -= 1

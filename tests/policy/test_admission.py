@@ -1,0 +1,260 @@
+"""Admission against a naive model: the invariants that everything else stands on."""
+
+import math
+import os
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from loadshed._policy.admission import Admission, State, Ticket
+
+LIMITS = st.one_of(st.integers(1, 5), st.just(math.inf))
+BOUNDS = st.one_of(st.integers(0, 5), st.just(math.inf))
+WAITS = st.one_of(st.just(math.inf), st.integers(0, 6).map(float))
+
+
+class Naive:
+    """What `Admission` should come to, with lists and loops."""
+
+    def __init__(self, limit: float, bound: float) -> None:
+        self.limit, self.bound = limit, bound
+        self.running = 0
+        self.queue: list[Ticket] = []
+        self.states: dict[Ticket, State] = {}
+        self.completed = self.abandoned = self.full = self.timeouts = 0
+
+    def advance(self, now: float) -> set[Ticket]:
+        dead = {ticket for ticket in self.queue if ticket.expires_at <= now}
+        self.queue = [ticket for ticket in self.queue if ticket not in dead]
+        self.timeouts += len(dead)
+        free = max(0, min(len(self.queue), self.limit - self.running))
+        next_ones, self.queue = self.queue[: int(free)], self.queue[int(free) :]
+        self.running += len(next_ones)
+        self.states |= dict.fromkeys(dead, State.EXPIRED)
+        self.states |= dict.fromkeys(next_ones, State.ADMITTED)
+        return dead | set(next_ones)
+
+
+class AdmissionMachine(RuleBasedStateMachine):
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission: Admission[Ticket] = Admission(2, 2)
+        self.naive = Naive(2, 2)
+        self.now = 0.0
+        self.held = 0  # permits that somebody has, to release
+        self.untaken: list[Ticket] = []  # granted, but their callers have not run since
+        self.over = 0  # ongoing beyond the limit, after it was lowered
+
+    def told(self, settled: list[Ticket], expected: set[Ticket]) -> None:
+        """Exactly those who are told have been settled, each of them once."""
+        assert len(settled) == len(set(settled))
+        assert set(settled) == expected
+        self.untaken += [ticket for ticket in settled if ticket.state is State.ADMITTED]
+
+    @rule()
+    def enter(self) -> None:
+        has_room = self.naive.running < self.naive.limit
+        assert self.admission.enter() is has_room
+        if has_room:
+            self.naive.running += 1
+            self.held += 1
+
+    @rule(wait=WAITS)
+    def offer(self, wait: float) -> None:
+        ticket = Ticket(self.now + wait)
+        settled = self.admission.offer(ticket, self.now)
+        self.told(settled, self.naive.advance(self.now))
+        if self.naive.running < self.naive.limit:
+            self.naive.states[ticket] = State.ADMITTED
+            self.naive.running += 1
+            self.held += 1
+        elif len(self.naive.queue) < self.naive.bound:
+            self.naive.states[ticket] = State.QUEUED
+            self.naive.queue.append(ticket)
+        else:
+            self.naive.states[ticket] = State.SHED
+            self.naive.full += 1
+
+    @precondition(lambda self: self.naive.running >= self.naive.limit)
+    @rule()
+    def turn_away(self) -> None:
+        """It says yes only where an offer would be shed, and no only where it need not be."""
+        living = sum(ticket.expires_at > self.now for ticket in self.naive.queue)
+        would_shed = len(self.naive.queue) >= self.naive.bound and living == len(self.naive.queue)
+        if self.admission.turn_away(self.now):
+            assert would_shed
+            self.naive.full += 1
+        else:
+            assert not would_shed or self.admission.line.next_expiry <= self.now
+
+    @precondition(lambda self: self.held)
+    @rule(in_short=st.booleans())
+    def release(self, in_short: bool) -> None:
+        self.held -= 1
+        self.naive.running -= 1
+        self.naive.completed += 1
+        if not in_short:
+            settled = self.admission.release(self.now)
+        elif self.admission.leave():
+            settled = self.admission.expire(self.now)
+        else:
+            settled = []
+        self.told(settled, self.naive.advance(self.now))
+
+    @precondition(lambda self: self.untaken)
+    @rule()
+    def take(self) -> None:
+        self.untaken.pop(0)
+        self.held += 1
+
+    @precondition(lambda self: self.untaken)
+    @rule(data=st.data())
+    def abandon_in_the_step_of_the_grant(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.untaken))
+        self.untaken.remove(ticket)
+        self.naive.running -= 1
+        self.naive.abandoned += 1
+        self.naive.states[ticket] = State.ABANDONED
+        settled = self.admission.abandon(ticket, self.now)
+        self.told(settled, self.naive.advance(self.now))
+
+    @precondition(lambda self: self.naive.queue)
+    @rule(data=st.data())
+    def abandon_while_queued(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.naive.queue))
+        self.naive.queue.remove(ticket)
+        self.naive.abandoned += 1
+        self.naive.states[ticket] = State.ABANDONED
+        settled = self.admission.abandon(ticket, self.now)
+        self.told(settled, self.naive.advance(self.now))
+
+    @rule(data=st.data())
+    def abandon_when_it_is_over(self, data: st.DataObject) -> None:
+        over = {State.EXPIRED, State.SHED, State.ABANDONED}
+        tickets = [ticket for ticket, state in self.naive.states.items() if state in over]
+        if tickets:
+            assert self.admission.abandon(data.draw(st.sampled_from(tickets)), self.now) == []
+
+    @rule(seconds=st.integers(0, 4))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        self.told(self.admission.expire(self.now), self.naive.advance(self.now))
+
+    @rule(limit=LIMITS, bound=BOUNDS)
+    def resize(self, limit: float, bound: float) -> None:
+        self.naive.limit, self.naive.bound = limit, bound
+        settled = self.admission.resize(self.now, limit=limit, max_queued=bound)
+        self.told(settled, self.naive.advance(self.now))
+        self.over = max(0, int(min(self.naive.running, 1e9) - min(limit, 1e9)))
+
+    @invariant()
+    def it_agrees_with_the_model(self) -> None:
+        type(self).steps += 1
+        admission, naive = self.admission, self.naive
+        assert list(admission.line.entries.values()) == naive.queue
+        assert all(ticket.state is state for ticket, state in naive.states.items())
+        assert admission.ongoing == naive.running == self.held + len(self.untaken)
+        assert admission.completed == naive.completed
+        assert admission.abandoned == naive.abandoned
+        assert admission.shed == {"queue_full": naive.full, "queue_timeout": naive.timeouts}
+
+    @invariant()
+    def admitted_is_completed_and_ongoing(self) -> None:
+        assert self.admission.admitted == self.admission.completed + self.admission.ongoing
+
+    @invariant()
+    def ongoing_exceeds_the_limit_only_while_draining(self) -> None:
+        over = max(0, self.admission.ongoing - self.admission.limit)
+        assert over <= self.over
+        self.over = min(self.over, int(over))
+
+    @invariant()
+    def nobody_waits_while_there_is_room(self) -> None:
+        assert not (self.admission.line and self.admission.ongoing < self.admission.limit)
+
+
+TestAdmission = AdmissionMachine.TestCase
+
+
+@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "soak", reason="for `make soak`")
+def test_the_soak_was_long_enough() -> None:
+    print(f"{AdmissionMachine.steps:,} steps of the state machine")
+    assert AdmissionMachine.steps >= 100_000
+
+
+def test_the_queue_is_first_in_first_out() -> None:
+    admission: Admission[Ticket] = Admission(1, 10)
+    assert admission.enter()
+    tickets = [Ticket() for _ in range(10)]
+    for ticket in tickets:
+        admission.offer(ticket, 0)
+    assert [admission.release(0) for _ in tickets] == [[ticket] for ticket in tickets]
+
+
+def test_a_waiter_past_its_expiry_makes_room_for_a_newcomer() -> None:
+    admission: Admission[Ticket] = Admission(1, 1)
+    assert admission.enter()
+    late, newcomer = Ticket(expires_at=1), Ticket()
+    admission.offer(late, 0)
+    assert not admission.turn_away(1)
+    assert admission.offer(newcomer, 1) == [late]
+    assert late.state is State.EXPIRED
+    assert newcomer.state is State.QUEUED
+
+
+def test_a_permit_is_never_given_to_a_waiter_past_its_expiry() -> None:
+    admission: Admission[Ticket] = Admission(1, 2)
+    assert admission.enter()
+    late, patient = Ticket(expires_at=1), Ticket()
+    admission.offer(late, 0)
+    admission.offer(patient, 0)
+    assert admission.release(5) == [late, patient]
+    assert (late.state, patient.state) == (State.EXPIRED, State.ADMITTED)
+
+
+# Failures that peers have, as traces of their own.
+
+
+def test_cancelling_a_queued_waiter_loses_no_slot() -> None:
+    """hyx's bulkhead loses one for good."""
+    admission: Admission[Ticket] = Admission(1, 2)
+    assert admission.enter()
+    gone, patient = Ticket(), Ticket()
+    admission.offer(gone, 0)
+    admission.offer(patient, 0)
+    admission.abandon(gone, 0)
+    assert admission.release(0) == [patient]
+    assert admission.release(0) == []
+    assert admission.enter()
+
+
+def test_a_waiter_cancelled_in_the_step_of_its_grant_hands_its_permit_on() -> None:
+    admission: Admission[Ticket] = Admission(1, 2)
+    assert admission.enter()
+    gone, patient = Ticket(), Ticket()
+    admission.offer(gone, 0)
+    admission.offer(patient, 0)
+    assert admission.release(0) == [gone]
+    assert admission.abandon(gone, 0) == [patient]
+    assert (gone.state, patient.state) == (State.ABANDONED, State.ADMITTED)
+    assert (admission.ongoing, admission.admitted, admission.abandoned) == (1, 2, 1)
+
+
+def test_shrinking_the_limit_under_load_and_growing_it_again_strands_nobody() -> None:
+    """ace-concurrency deadlocks."""
+    admission: Admission[Ticket] = Admission(4, 4)
+    assert all(admission.enter() for _ in range(4))
+    waiting = [Ticket() for _ in range(4)]
+    for ticket in waiting:
+        admission.offer(ticket, 0)
+    assert admission.resize(0, limit=2, max_queued=4) == []
+    assert [admission.release(0) for _ in range(2)] == [[], []]
+    assert admission.release(0) == waiting[:1]
+    assert admission.resize(0, limit=4, max_queued=4) == waiting[1:3]
+    assert admission.release(0) == waiting[3:]
+    for _ in range(4):
+        admission.release(0)
+    assert admission.ongoing == 0
