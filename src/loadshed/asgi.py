@@ -1,0 +1,303 @@
+"""LoadShedMiddleware: a limiter around an ASGI application, for any framework and server.
+
+```python
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from loadshed.asgi import LoadShedMiddleware
+
+app = Starlette(middleware=[Middleware(LoadShedMiddleware, max_ongoing_requests=8)])
+```
+"""
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+
+from loadshed._errors import BackPressureError, ConfigError, LoadShedError, RequestTimeoutError
+from loadshed._limiter import ConcurrencyLimiter, Permit, Waiter
+from loadshed._policy.settings import seconds
+from loadshed._read_ahead import ReadAhead
+
+__all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
+"""Paths that have to answer however busy the service is."""
+
+TRY_AGAIN_LATER = 1013
+"""The websocket close code for an overloaded server, as registered with IANA."""
+
+
+class LoadShedMiddleware:
+    """Bounds the requests that an application works on, and turns the rest away at once.
+
+    Up to `max_ongoing_requests` requests run, up to `max_queued_requests` wait, and every other
+    one is answered with 503 and `Retry-After` before its body is read. A request holds its permit
+    until the last byte of its response was sent or the application raised; what runs after that
+    in the background does not. A client that leaves while it waits is taken out of the queue, and
+    the application never hears of it.
+
+    Args:
+        app: The ASGI application.
+        max_ongoing_requests: How many requests run at once; see `ConcurrencyLimiter`.
+        max_queued_requests: How many wait; by default as many as run.
+        max_wait: How many seconds a request waits at most; by default as long as its client.
+        request_timeout_s: How many seconds a request may take from end to end, waiting included.
+            Then the application is cancelled, and the answer is 504, or, where a part of the
+            response is sent already, the connection is broken off. By default there is no limit.
+        exempt: What is never limited: paths, or a callable that is given the scope.
+        limiter: A limiter instead of the numbers, to share it or to look at its statistics.
+        websockets: A limiter for websockets, which hold a permit for as long as they are open. By
+            default they are not limited.
+        on_shed: Called with the scope and the `BackPressureError` of a request that is turned
+            away; returns the ASGI application that answers it (a Starlette `Response` is one), or
+            None for the usual answer.
+
+    Attributes:
+        limiter: The limiter of its HTTP requests.
+
+    Raises:
+        ConfigError: A setting is not what it may be.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_ongoing_requests: float | None = None,
+        max_queued_requests: float | None = None,
+        max_wait: float | None = None,
+        request_timeout_s: float | None = None,
+        exempt: Iterable[str] | Callable[[Scope], bool] = DEFAULT_EXEMPT,
+        limiter: ConcurrencyLimiter | None = None,
+        websockets: ConcurrencyLimiter | None = None,
+        on_shed: Callable[[Scope, BackPressureError], ASGIApp | None] | None = None,
+    ) -> None:
+        self.app = app
+        self.limiter = _limiter_of(
+            limiter,
+            max_ongoing_requests=max_ongoing_requests,
+            max_queued_requests=max_queued_requests,
+            max_wait=max_wait,
+        )
+        self._websockets = None if websockets is None else _checked("websockets", websockets)
+        self._timeout = seconds("request_timeout_s", request_timeout_s)
+        self._is_exempt = exempt if callable(exempt) else _is_any_of(exempt)
+        if not (on_shed is None or callable(on_shed)):
+            raise ConfigError("on_shed", on_shed, "a callable, or None")
+        self._on_shed = on_shed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope of the ASGI server."""
+        kind = scope["type"]
+        if kind == "http" and not self._is_exempt(scope):
+            exchange = _Exchange(send)
+            if self._timeout is None:
+                await self._serve(self.limiter, scope, receive, exchange)
+            else:
+                await self._serve_in_time(self._timeout, scope, receive, exchange)
+        elif kind == "websocket" and self._websockets is not None and not self._is_exempt(scope):
+            await self._serve(self._websockets, scope, receive, _Exchange(send))
+        else:
+            await self.app(scope, receive, send)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.limiter!r}>"
+
+    async def _serve_in_time(
+        self, timeout: float, scope: Scope, receive: Receive, exchange: "_Exchange"
+    ) -> None:
+        with anyio.move_on_after(timeout) as exchange.time:
+            await self._serve(self.limiter, scope, receive, exchange)
+        if exchange.complete or not exchange.time.cancel_called:
+            return
+        error = RequestTimeoutError(timeout)
+        if exchange.started:
+            raise error  # all that is left to the server is to break the connection off
+        await _problem(HTTPStatus.GATEWAY_TIMEOUT, error)(scope, receive, exchange.send)
+
+    async def _serve(
+        self, limiter: ConcurrencyLimiter, scope: Scope, receive: Receive, exchange: "_Exchange"
+    ) -> None:
+        try:
+            permit = limiter._acquire_free()
+            if permit is None:
+                await self._queue(limiter, limiter._queue_up(), scope, receive, exchange)
+            else:
+                await self._run(permit, scope, receive, exchange)
+        except BackPressureError as error:  # of this limiter, or of one in the application
+            if exchange.started:
+                raise
+            await self._shed(error, scope, receive, exchange.send)
+
+    async def _run(
+        self, permit: Permit, scope: Scope, receive: Receive, exchange: "_Exchange"
+    ) -> None:
+        exchange.permit = permit
+        try:
+            await self.app(scope, receive, exchange.send)
+        finally:
+            permit.release()
+
+    async def _queue(
+        self,
+        limiter: ConcurrencyLimiter,
+        waiter: Waiter,
+        scope: Scope,
+        receive: Receive,
+        exchange: "_Exchange",
+    ) -> None:
+        """Run the application once `waiter` has its permit, unless the client leaves before."""
+        inbox = ReadAhead(receive)
+        granted = False
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(inbox.read)
+                try:
+                    granted = await inbox.outlasts(limiter._wait(waiter))
+                    if granted:
+                        await self._run(Permit(limiter), scope, inbox.receive, exchange)
+                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                    failure = error  # raised below as it is, not wrapped by the task group
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            if not granted:
+                limiter._abandon(waiter)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # it refers to this frame
+
+    async def _shed(
+        self, error: BackPressureError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if not _can_answer(scope):
+            reason = f"Try again in {error.retry_after} s."
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason})
+            return
+        answer = None if self._on_shed is None else self._on_shed(scope, error)
+        if answer is None:
+            retry_after = (b"retry-after", b"%d" % error.retry_after)
+            answer = _problem(HTTPStatus.SERVICE_UNAVAILABLE, error, retry_after)
+        await answer(scope, receive, send)
+
+
+class _Exchange:
+    """What was sent so far in answer to one request, and the permit that goes with it."""
+
+    __slots__ = ("_send", "complete", "permit", "started", "time")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False  # the server may have sent the first byte
+        self.complete = False  # it has been given the last one
+        self.permit: Permit | None = None
+        self.time: anyio.CancelScope | None = None
+
+    async def send(self, message: Message) -> None:
+        self.started = True
+        if not _is_last(message):
+            await self._send(message)
+            return
+        try:
+            await self._send(message)
+            self.complete = True
+        finally:
+            if self.permit is not None:
+                self.permit.release()
+            if self.complete and self.time is not None:
+                self.time.deadline = math.inf  # what runs on in the background has its own time
+
+
+def _is_last(message: Message) -> bool:
+    """Whether the response is over with this message."""
+    match message["type"]:
+        case "http.response.body":
+            return not message.get("more_body", False)
+        case "http.response.pathsend":  # the server sends a file, and that is all
+            return True
+    return False
+
+
+def _can_answer(scope: Scope) -> bool:
+    """Whether the request can be answered over HTTP: some servers can't where it is a websocket."""
+    return scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or {})
+
+
+def _problem(status: HTTPStatus, error: LoadShedError, *headers: tuple[bytes, bytes]) -> ASGIApp:
+    """An application that answers with problem details (RFC 9457)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": status.phrase,
+                "status": status.value,
+                "detail": str(error),
+            }
+        ).encode()
+        start = {
+            "type": f"{prefix}.start",
+            "status": status.value,
+            "headers": [
+                (b"content-type", b"application/problem+json"),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
+        }
+        await send(start)
+        await send({"type": f"{prefix}.body", "body": body})
+
+    return answer
+
+
+def _limiter_of(limiter: ConcurrencyLimiter | None, **numbers: float | None) -> ConcurrencyLimiter:
+    """The limiter that is given, or one with these numbers."""
+    if limiter is not None:
+        for setting, value in numbers.items():
+            if value is not None:
+                raise ConfigError(setting, value, "left out where a limiter is given")
+        return _checked("limiter", limiter)
+    max_ongoing_requests = numbers["max_ongoing_requests"]
+    if max_ongoing_requests is None:
+        expected = "a whole number >= 1, or math.inf, or a limiter given instead"
+        raise ConfigError("max_ongoing_requests", None, expected)
+    return ConcurrencyLimiter(
+        max_ongoing_requests, numbers["max_queued_requests"], max_wait=numbers["max_wait"]
+    )
+
+
+def _checked(setting: str, value: object) -> ConcurrencyLimiter:
+    if not isinstance(value, ConcurrencyLimiter):
+        raise ConfigError(setting, value, "a ConcurrencyLimiter")
+    return value
+
+
+def _is_any_of(paths: object) -> Callable[[Scope], bool]:
+    """A test for requests to these paths, wherever the application is mounted."""
+    expected = 'paths that start with "/", or a callable that is given the scope'
+    if isinstance(paths, str) or not isinstance(paths, Iterable):
+        raise ConfigError("exempt", paths, expected)
+    known = frozenset(paths)
+    for path in known:
+        if not (isinstance(path, str) and path.startswith("/")):
+            raise ConfigError("exempt", path, expected)
+
+    def is_exempt(scope: Scope) -> bool:
+        path = scope["path"]
+        return path in known or path.removeprefix(scope.get("root_path") or "") in known
+
+    return is_exempt
