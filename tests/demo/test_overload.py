@@ -1,0 +1,59 @@
+import asyncio
+import resource
+import sys
+
+import pytest
+
+from loadshed.demo.overload import Plan, Run, allow_open_files, run_overload
+
+INFINITY = resource.RLIM_INFINITY
+
+
+def test_each_load_runs_without_and_with_loadshed_and_collapses_only_without() -> None:
+    plan = Plan(loads=(4,), seconds=0.2, warm_up=0.3, deadline=0.3)
+    told: list[Run] = []
+    runs = asyncio.run(run_overload(plan, told.append))
+    assert runs == told
+    assert [(run.load, run.protected) for run in runs] == [(4, False), (4, True)]
+    without, with_ = (run.figures for run in runs)
+    assert without.goodput < with_.goodput
+    assert without.shed_share == 0
+    assert without.gave_up_share > 0
+    assert with_.shed_share > 0
+    assert with_.shed.p99 is not None
+    assert not without.failures
+    assert not with_.failures
+
+
+def test_the_capacity_is_what_all_slots_serve_in_a_second() -> None:
+    assert Plan(slots=10, service_time=0.1).capacity == pytest.approx(100)
+
+
+def test_the_window_begins_after_the_warm_up() -> None:
+    window = Plan(warm_up=1, seconds=2.5).window
+    assert (window.since, window.until) == (1, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "becomes"),
+    [
+        (256, 4096, 1000),
+        (256, INFINITY, 1000),
+        (256, 512, 512),
+        (1024, 4096, None),
+        (INFINITY, INFINITY, None),
+    ],
+)
+def test_as_many_files_may_be_open_as_are_wanted_or_the_system_allows(
+    soft: int, hard: int, becomes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    allow_open_files(1000)
+    assert limits == ([] if becomes is None else [(becomes, hard)])
+
+
+def test_where_there_is_no_such_limit_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    allow_open_files(1000)
