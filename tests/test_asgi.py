@@ -801,10 +801,22 @@ async def test_cancelling_at_any_await_loses_nothing(timeout: float | None, situ
         ({"max_ongoing_requests": 1, "max_queued_requests": -1}, "max_queued_requests must be"),
         ({"max_ongoing_requests": 1, "max_wait": "x"}, "max_wait must be"),
         ({"max_ongoing_requests": 1, "request_timeout_s": -1}, "request_timeout_s must be"),
-        ({"max_ongoing_requests": 1, "exempt": "/healthz"}, "exempt must be paths .* '/healthz'"),
-        ({"max_ongoing_requests": 1, "exempt": 5}, "exempt must be paths .* not 5"),
-        ({"max_ongoing_requests": 1, "exempt": ["healthz"]}, "exempt must be paths .* 'healthz'"),
-        ({"max_ongoing_requests": 1, "exempt": [5]}, "exempt must be paths .* not 5"),
+        (
+            {"max_ongoing_requests": 1, "exempt": "/healthz"},
+            "exempt must be a tuple or list of paths .* '/healthz'",
+        ),
+        (
+            {"max_ongoing_requests": 1, "exempt": 5},
+            "exempt must be a tuple or list of paths .* not 5",
+        ),
+        (
+            {"max_ongoing_requests": 1, "exempt": ["healthz"]},
+            "exempt must be a tuple or list of paths .* 'healthz'",
+        ),
+        (
+            {"max_ongoing_requests": 1, "exempt": [5]},
+            "exempt must be a tuple or list of paths .* not 5",
+        ),
         ({"max_ongoing_requests": 1, "on_shed": 5}, "on_shed must be a callable"),
         ({"limiter": 5}, "limiter must be a ConcurrencyLimiter, not 5"),
         ({"max_ongoing_requests": 1, "websockets": 5}, "websockets must be a ConcurrencyLimiter"),

@@ -1,6 +1,7 @@
 """ConcurrencyLimiter on asyncio, uvloop and trio."""
 
 import asyncio
+import dataclasses
 import inspect
 import logging
 import math
@@ -555,7 +556,7 @@ async def test_the_log_names_the_limiter(caplog: pytest.LogCaptureFixture) -> No
     (line,) = caplog.messages
     assert line == (
         "Request dropped due to backpressure (max_wait=0 s passed in the queue, "
-        "num_queued_requests=0, max_queued_requests=1). limiter='model'"
+        "num_queued_requests=0, max_queued_requests=1). Limiter: 'model'."
     )
 
 
@@ -742,6 +743,7 @@ async def test_statistics_are_a_frozen_snapshot() -> None:
     assert before.ongoing == 0
     assert (before.max_ongoing_requests, before.max_queued_requests) == (2, 3)
     assert before.shed["queue_full"] == 0
+    assert dataclasses.asdict(limiter.statistics())["shed"] == {}
     with pytest.raises(AttributeError):
         before.ongoing = 1  # type: ignore[misc]
 

@@ -43,7 +43,8 @@ class LoadShedError(Exception):
 class BackPressureError(LoadShedError):
     """The request was turned away because there was no room for it.
 
-    Nothing of it was done, so it is safe to send again, once `retry_after` seconds are over.
+    Nothing of what the limiter protects was done, so that is safe to ask for again, once
+    `retry_after` seconds are over.
     """
 
     def __init__(
@@ -78,12 +79,10 @@ class BackPressureError(LoadShedError):
         return self.args[3]  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        return f"Request dropped due to backpressure ({self._facts()})."
-
-    def _facts(self) -> str:
+        queued, most, *_ = self.args
         return (
-            f"num_queued_requests={self.num_queued_requests}, "
-            f"max_queued_requests={self.max_queued_requests}"
+            "Request dropped due to backpressure "
+            f"(num_queued_requests={queued}, max_queued_requests={most})."
         )
 
 
@@ -110,8 +109,9 @@ class QueueTimeoutError(BackPressureError):
         """How many seconds it was allowed to wait."""
         return self.args[4]  # type: ignore[no-any-return]
 
-    def _facts(self) -> str:
-        return f"max_wait={self.max_wait} s passed in the queue, {super()._facts()}"
+    def __str__(self) -> str:
+        reason = f"(max_wait={self.max_wait} s passed in the queue, "
+        return super().__str__().replace("(", reason, 1)
 
 
 class RetryError(LoadShedError):

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import math
-from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -29,6 +28,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
 S = TypeVar("S")
+
+
+class _Counts(dict[str, int]):
+    """Counts by reason. A Counter would do, but can't be made anew by `dataclasses.asdict`."""
+
+    def __missing__(self, key: str) -> int:
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +167,7 @@ class ConcurrencyLimiter:
             max_queued_requests=admission.line.bound,
             admitted=admission.admitted,
             completed=admission.completed,
-            shed=Counter({why: n for why, n in admission.shed.items() if n}),
+            shed=_Counts({why: n for why, n in admission.shed.items() if n}),
             abandoned=admission.abandoned,
         )
 
@@ -287,7 +293,11 @@ class ConcurrencyLimiter:
     # What follows is for the other modules of this package too.
 
     def _acquire_free(self) -> "Permit | None":
-        return Permit(self) if self._admission.enter() else None
+        admission = self._admission
+        if admission.ongoing < admission.limit:
+            admission.ongoing += 1
+            return Permit(self)
+        return None
 
     def _queue_up(self) -> "Waiter":
         """Join the queue, or raise. `_wait` follows; where it can't, `_abandon`."""

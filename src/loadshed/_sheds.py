@@ -91,7 +91,7 @@ class _ShedLog:
         if self._written_at <= time < self.silent_until:
             self._untold += 1
             return
-        name = "" if self._name is None else f" limiter={self._name!r}"
+        name = "" if self._name is None else f" Limiter: {self._name!r}."
         more = f" {self._untold} more since the last such line." if self._untold else ""
         _logger.warning("%s%s%s", error, name, more)
         self._written_at, self.silent_until = time, time + 1

@@ -12,6 +12,7 @@ app = Starlette(middleware=[Middleware(LoadShedMiddleware, max_ongoing_requests=
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -35,6 +36,9 @@ DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
 
 TRY_AGAIN_LATER = 1013
 """The websocket close code for an overloaded server, as registered with IANA."""
+
+LAST = frozenset({"http.response.body", "http.response.pathsend"})
+"""The kinds of message that end a response, unless they say that more is to come."""
 
 
 class LoadShedMiddleware:
@@ -99,54 +103,53 @@ class LoadShedMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of the ASGI server."""
         kind = scope["type"]
-        if kind == "http" and not self._is_exempt(scope):
-            exchange = _Exchange(send)
-            if self._timeout is None:
-                await self._serve(self.limiter, scope, receive, exchange)
-            else:
-                await self._serve_in_time(self._timeout, scope, receive, exchange)
-        elif kind == "websocket" and self._websockets is not None and not self._is_exempt(scope):
-            await self._serve(self._websockets, scope, receive, _Exchange(send))
+        if kind == "http":
+            limiter: ConcurrencyLimiter | None = self.limiter
         else:
+            limiter = self._websockets if kind == "websocket" else None
+        if limiter is None or self._is_exempt(scope):
             await self.app(scope, receive, send)
+        elif kind == "http" and self._timeout is not None:
+            await self._serve_in_time(self._timeout, limiter, scope, receive, _Exchange(send))
+        else:
+            await self._serve(limiter, scope, receive, _Exchange(send))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.limiter!r}>"
 
     async def _serve_in_time(
-        self, timeout: float, scope: Scope, receive: Receive, exchange: "_Exchange"
+        self,
+        timeout: float,
+        limiter: ConcurrencyLimiter,
+        scope: Scope,
+        receive: Receive,
+        exchange: "_Exchange",
     ) -> None:
         with anyio.move_on_after(timeout) as exchange.time:
-            await self._serve(self.limiter, scope, receive, exchange)
+            await self._serve(limiter, scope, receive, exchange)
         if exchange.complete or not exchange.time.cancel_called:
             return
         error = RequestTimeoutError(timeout)
         if exchange.started:
             raise error  # all that is left to the server is to break the connection off
-        await _problem(HTTPStatus.GATEWAY_TIMEOUT, error)(scope, receive, exchange.send)
+        await exchange.send_problem(scope, HTTPStatus.GATEWAY_TIMEOUT, error)
 
     async def _serve(
         self, limiter: ConcurrencyLimiter, scope: Scope, receive: Receive, exchange: "_Exchange"
     ) -> None:
         try:
-            permit = limiter._acquire_free()
+            permit = exchange.permit = limiter._acquire_free()
             if permit is None:
                 await self._queue(limiter, limiter._queue_up(), scope, receive, exchange)
-            else:
-                await self._run(permit, scope, receive, exchange)
+                return
+            try:
+                await self.app(scope, receive, exchange.send)
+            finally:
+                permit.release()
         except BackPressureError as error:  # of this limiter, or of one in the application
             if exchange.started:
                 raise
-            await self._shed(error, scope, receive, exchange.send)
-
-    async def _run(
-        self, permit: Permit, scope: Scope, receive: Receive, exchange: "_Exchange"
-    ) -> None:
-        exchange.permit = permit
-        try:
-            await self.app(scope, receive, exchange.send)
-        finally:
-            permit.release()
+            await self._shed(error, scope, receive, exchange)
 
     async def _queue(
         self,
@@ -166,7 +169,8 @@ class LoadShedMiddleware:
                 try:
                     granted = await inbox.outlasts(limiter._wait(waiter))
                     if granted:
-                        await self._run(Permit(limiter), scope, inbox.receive, exchange)
+                        with Permit(limiter) as exchange.permit:
+                            await self.app(scope, inbox.receive, exchange.send)
                 except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
                     failure = error  # raised below as it is, not wrapped by the task group
                 finally:
@@ -181,17 +185,18 @@ class LoadShedMiddleware:
                 del failure  # it refers to this frame
 
     async def _shed(
-        self, error: BackPressureError, scope: Scope, receive: Receive, send: Send
+        self, error: BackPressureError, scope: Scope, receive: Receive, exchange: "_Exchange"
     ) -> None:
         if not _can_answer(scope):
             reason = f"Try again in {error.retry_after} s."
-            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason})
+            close = {"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason}
+            await exchange.send(close)
             return
         answer = None if self._on_shed is None else self._on_shed(scope, error)
         if answer is None:
-            retry_after = (b"retry-after", b"%d" % error.retry_after)
-            answer = _problem(HTTPStatus.SERVICE_UNAVAILABLE, error, retry_after)
-        await answer(scope, receive, send)
+            await exchange.send_problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, error)
+        else:
+            await answer(scope, receive, exchange.send)
 
 
 class _Exchange:
@@ -208,7 +213,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         self.started = True
-        if not _is_last(message):
+        if message["type"] not in LAST or message.get("more_body", False):
             await self._send(message)
             return
         try:
@@ -220,15 +225,17 @@ class _Exchange:
             if self.complete and self.time is not None:
                 self.time.deadline = math.inf  # what runs on in the background has its own time
 
-
-def _is_last(message: Message) -> bool:
-    """Whether the response is over with this message."""
-    match message["type"]:
-        case "http.response.body":
-            return not message.get("more_body", False)
-        case "http.response.pathsend":  # the server sends a file, and that is all
-            return True
-    return False
+    async def send_problem(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
+        """Answer with problem details (RFC 9457)."""
+        prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+        body, length = _problem(status, str(error))
+        headers = [(b"content-type", b"application/problem+json"), length]
+        if isinstance(error, BackPressureError):
+            headers.append((b"retry-after", b"%d" % error.retry_after))
+        self.started = True
+        await self._send({"type": prefix + ".start", "status": int(status), "headers": headers})
+        await self._send({"type": prefix + ".body", "body": body})
+        self.complete = True
 
 
 def _can_answer(scope: Scope) -> bool:
@@ -236,32 +243,17 @@ def _can_answer(scope: Scope) -> bool:
     return scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or {})
 
 
-def _problem(status: HTTPStatus, error: LoadShedError, *headers: tuple[bytes, bytes]) -> ASGIApp:
-    """An application that answers with problem details (RFC 9457)."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-        body = json.dumps(
-            {
-                "type": "about:blank",
-                "title": status.phrase,
-                "status": status.value,
-                "detail": str(error),
-            }
-        ).encode()
-        start = {
-            "type": f"{prefix}.start",
-            "status": status.value,
-            "headers": [
-                (b"content-type", b"application/problem+json"),
-                (b"content-length", b"%d" % len(body)),
-                *headers,
-            ],
-        }
-        await send(start)
-        await send({"type": f"{prefix}.body", "body": body})
-
-    return answer
+@lru_cache(maxsize=64)  # under overload the same is said again and again
+def _problem(status: HTTPStatus, detail: str) -> tuple[bytes, tuple[bytes, bytes]]:
+    """The body, and the header that tells its length."""
+    details = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+    }
+    body = json.dumps(details).encode()
+    return body, (b"content-length", b"%d" % len(body))
 
 
 def _limiter_of(limiter: ConcurrencyLimiter | None, **numbers: float | None) -> ConcurrencyLimiter:
@@ -288,7 +280,7 @@ def _checked(setting: str, value: object) -> ConcurrencyLimiter:
 
 def _is_any_of(paths: object) -> Callable[[Scope], bool]:
     """A test for requests to these paths, wherever the application is mounted."""
-    expected = 'paths that start with "/", or a callable that is given the scope'
+    expected = 'a tuple or list of paths that start with "/", or a callable on the scope'
     if isinstance(paths, str) or not isinstance(paths, Iterable):
         raise ConfigError("exempt", paths, expected)
     known = frozenset(paths)
@@ -298,6 +290,7 @@ def _is_any_of(paths: object) -> Callable[[Scope], bool]:
 
     def is_exempt(scope: Scope) -> bool:
         path = scope["path"]
-        return path in known or path.removeprefix(scope.get("root_path") or "") in known
+        mount = scope.get("root_path")
+        return path in known or (bool(mount) and path.removeprefix(mount) in known)
 
     return is_exempt
