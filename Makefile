@@ -41,7 +41,7 @@ lowest: $(VENV)-lowest/.test  ## The test suite on the oldest dependencies that 
 	$(VENV)-lowest/bin/python -m pytest -q $(ARGS)
 
 bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 soak: $(VENV)/.test  ## The state machines at length (a few minutes)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q tests/policy $(ARGS)
@@ -54,7 +54,7 @@ clean:  ## Remove what the other targets made
 
 $(VENV)/.demo: extras = .[serve]
 $(VENV)/.test: extras = .[serve] --group test
-$(VENV)/.bench: extras = .[serve] --group test --group bench
+$(VENV)/.bench: extras = .[serve] --group bench --group test
 $(VENV)/.docs: extras = . --group docs
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.made pyproject.toml
 	$(PIP) install --editable $(extras)
