@@ -1,0 +1,144 @@
+"""What the documents say that no code block of theirs can prove."""
+
+import ast
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+import loadshed
+import loadshed.asgi
+from loadshed import ConcurrencyLimiter
+from loadshed.asgi import LoadShedMiddleware
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    "README.md",
+    *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
+]
+MODULES = (loadshed, loadshed.asgi)
+PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
+
+# `python` runs, `text` is compared with what the block before it printed, `pyi` with the
+# signatures, below. The others are not checked, so they are for what can't be.
+LANGUAGES = {"python", "text", "pyi", "http", "json", "console", "mermaid"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(name), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_block_says_what_it_is(name: str) -> None:
+    fences = re.findall(r"^ *(?:`{3,}|~{3,})(.*)$", read(name), re.MULTILINE)
+    assert set(fences[0::2]) <= LANGUAGES
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_from_outside_the_docs_lead_somewhere(name: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)#]+)", prose):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_changelog_knows_this_version() -> None:
+    assert f"## [{loadshed.__version__}]" in read("CHANGELOG.md")
+
+
+def test_the_contributing_guide_knows_every_make_target() -> None:
+    targets = re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE)
+    guide = read("CONTRIBUTING.md")
+    assert [target for target in targets if f"`make {target}`" not in guide] == []
+
+
+def test_the_answer_in_the_readme_is_the_answer() -> None:
+    answer = asyncio.run(ask_a_full_service(max_ongoing_requests=8))
+    (promised,) = blocks("README.md", "http")
+    status, *headers, _, body = promised.splitlines()
+    assert status == f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}"
+    assert body == answer.text
+    for header in headers:
+        name, value = header.split(": ")
+        assert answer.headers[name] == value
+
+
+async def ask_a_full_service(max_ongoing_requests: int) -> httpx.Response:
+    async def application(*_: Any) -> None:
+        pytest.fail("a request that is shed never reaches the application")
+
+    limiter = ConcurrencyLimiter(max_ongoing_requests)
+    transport = httpx.ASGITransport(LoadShedMiddleware(application, limiter=limiter))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2 * max_ongoing_requests):
+            tasks.start_soon(limiter.acquire)
+        await anyio.wait_all_tasks_blocked()
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/")
+        tasks.cancel_scope.cancel()
+    return answer
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+STUBS = [stub for block in blocks("docs/reference.md", "pyi") for stub in ast.parse(block).body]
+CLASSES = {stub.name: stub for stub in STUBS if isinstance(stub, ast.ClassDef)}
+CONSTANTS = {ast.unparse(stub.targets[0]): stub for stub in STUBS if isinstance(stub, ast.Assign)}
+
+
+def test_the_reference_has_every_public_name_and_no_other() -> None:
+    assert {*CLASSES, *CONSTANTS} == PUBLIC.keys() - {"__version__"}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_is_what_the_reference_says(name: str) -> None:
+    assert ast.literal_eval(CONSTANTS[name].value) == PUBLIC[name]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_what_the_reference_says(name: str) -> None:
+    stub, public = CLASSES[name], PUBLIC[name]
+    bases = {ast.unparse(base).partition("[")[0] for base in stub.bases}
+    assert bases <= {base.__name__ for base in public.__mro__}
+    members = {member_name(member): member for member in stub.body}
+    own = {*vars(public), *getattr(public, "__slots__", ())}
+    assert {key for key in own if not key.startswith("_")} <= members.keys()
+    for key, member in members.items():
+        if isinstance(member, Function) and not member.decorator_list:
+            assert parameters(member) == parameters_of(getattr(public, key)), key
+
+
+def member_name(member: ast.stmt) -> str:
+    if isinstance(member, Function):
+        return member.name
+    return ast.unparse(member.target) if isinstance(member, ast.AnnAssign) else ""
+
+
+def parameters(function: Function) -> list[tuple[str, str]]:
+    """Names and defaults, in order."""
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + [*given.defaults]
+    pairs = zip([*positional, *given.kwonlyargs], [*defaults, *given.kw_defaults], strict=True)
+    return [(name.arg, "" if default is None else ast.unparse(default)) for name, default in pairs]
+
+
+def parameters_of(function: Any) -> list[tuple[str, str]]:
+    constants = {id(PUBLIC[name]): name for name in CONSTANTS}
+    return [
+        (
+            given.name,
+            ""
+            if given.default is given.empty
+            else constants.get(id(given.default), repr(given.default)),
+        )
+        for given in inspect.signature(function).parameters.values()
+    ]

@@ -1,0 +1,72 @@
+"""Each example is run as its docstring says, over real HTTP where it serves any."""
+
+import asyncio
+import importlib.util
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+
+Served = Callable[[Any], AbstractContextManager[str]]
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def get_all(url: str, count: int) -> list[httpx.Response]:
+    async with httpx.AsyncClient(timeout=30) as client:
+        return await asyncio.gather(*(client.get(url) for _ in range(count)))
+
+
+def test_every_example_is_tested_here() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == {"fastapi_app", "plain_asgi", "slow_database"}
+
+
+def test_fastapi_serves_what_it_can_and_sheds_the_rest(served: Served) -> None:
+    example = load("fastapi_app")
+    with served(example.app) as url:
+        answers = asyncio.run(get_all(f"{url}/report", 40))
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        metrics = httpx.get(f"{url}/metrics").text
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() == {200, 503}
+    assert all(answer.headers["retry-after"] for answer in answers if answer.is_error)
+    # The timing decides how many of each there are; that nobody is lost is certain.
+    figures = dict(line.rsplit(" ", 1) for line in metrics.splitlines())
+    assert int(figures["reports_completed_total"]) == statuses[200]
+    assert sum(int(figures[name]) for name in figures if "shed" in name) == statuses[503]
+    assert figures["reports_ongoing"] == "0"
+
+
+def test_plain_asgi_streams_to_those_who_fit_in(served: Served) -> None:
+    example = load("plain_asgi")
+    with served(example.app) as url:
+        answers = asyncio.run(get_all(url, 4))
+    assert [answer.text for answer in answers] == ["1\n2\n3\n4\n5\n"] * 4
+    assert example.app.limiter.statistics().completed == 4
+
+
+def test_the_slow_database_answers_four_of_nine() -> None:
+    run = subprocess.run(  # noqa: S603, it is ours
+        [sys.executable, EXAMPLES / "slow_database.py"], capture_output=True, text=True, check=True
+    )
+    *answers, limiter = run.stdout.splitlines()
+    assert answers[:4] == ["42 visits"] * 4
+    assert [answer.split(".")[1] for answer in answers[4:]] == [" Retry after 1 s"] * 5
+    assert limiter == "<ConcurrencyLimiter 'database' ongoing=0/2 queued=0/2>"
+    assert "Limiter: 'database'" in run.stderr  # the log line, where nobody has set logging up
