@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 T = TypeVar("T")
 
@@ -46,4 +47,6 @@ def _thrower(inner: Generator[Any, Any, Any], error: BaseException) -> Callable[
 
 async def settle() -> None:
     """Let every other task run until all of them wait."""
+    for _ in range(10):  # on asyncio, anyio looks ten times a second: mostly once is enough then
+        await checkpoint()
     await anyio.wait_all_tasks_blocked()

@@ -516,6 +516,28 @@ def test_a_blocked_event_loop_does_not_make_late_waiters_lucky(
     trio.run(main, clock=virtual_time)
 
 
+def test_a_full_queue_sheds_whatever_became_of_those_who_left_it(
+    virtual_time: trio.testing.MockClock,
+) -> None:
+    limiter = ConcurrencyLimiter(1, 1, max_wait=10)
+
+    async def main() -> None:
+        async with limiter, anyio.create_task_group() as tasks:
+            callers = Callers(limiter, tasks)
+            await callers.come(1)
+            callers[0].scope.cancel()
+            await callers[0].over.wait()
+            virtual_time.jump(5)
+            await callers.come(1)
+            virtual_time.jump(6)  # past the time of the one who left
+            await callers.come(1)
+            assert callers.states == ["cancelled", "waiting", "shed"]
+            tasks.cancel_scope.cancel()
+        assert limiter.statistics().shed == {"queue_full": 1}
+
+    trio.run(main, clock=virtual_time)
+
+
 def test_retry_after_tells_when_there_will_be_room(in_virtual_time: Callable[..., Any]) -> None:
     limiter = ConcurrencyLimiter(2, 8)
 

@@ -315,23 +315,21 @@ class ConcurrencyLimiter:
 
     async def _wait(self, waiter: "Waiter") -> None:
         """Wait for the permit of `waiter`. Returns with it, or raises without it."""
-        if waiter.state is State.QUEUED:
-            waiter.settled = anyio.Event()
-            try:
-                await self._until_settled(waiter, waiter.settled)
-            except BaseException:
-                # Perhaps it was granted in this very step: then the permit goes to the next.
-                self._abandon(waiter)
-                raise
+        try:
+            await self._until_settled(waiter)
+        except BaseException:
+            # Perhaps it was granted in this very step: then the permit goes to the next.
+            self._abandon(waiter)
+            raise
         if waiter.state is State.EXPIRED:
             raise self._sheds.queue_timeout(self._admission, self._clock.now(), waiter.max_wait)
 
-    async def _until_settled(self, waiter: "Waiter", settled: anyio.Event) -> None:
+    async def _until_settled(self, waiter: "Waiter") -> None:
         if waiter.max_wait is None:
-            await settled.wait()
+            await waiter.settled.wait()
             return
         with anyio.move_on_after(waiter.expires_at - self._clock.now()):
-            await settled.wait()
+            await waiter.settled.wait()
         if waiter.state is State.QUEUED:
             self._wake(self._admission.expire(max(self._clock.now(), waiter.expires_at)))
 
@@ -352,7 +350,7 @@ class ConcurrencyLimiter:
     def _wake(self, settled: "Iterable[Waiter]") -> None:
         for waiter in settled:
             try:
-                waiter.wake()
+                waiter.settled.set()
             except RuntimeError:  # its event loop was closed under it, so it will never run
                 self._abandon(waiter)
 
@@ -410,18 +408,14 @@ class Permit:
 
 
 class Waiter(Ticket):
-    """A ticket whose caller may sleep until it is settled."""
+    """A ticket whose caller sleeps until it is settled."""
 
     __slots__ = ("max_wait", "settled")
 
     def __init__(self, time: float, max_wait: float | None) -> None:
         super().__init__(math.inf if max_wait is None else time + max_wait)
         self.max_wait = max_wait
-        self.settled: anyio.Event | None = None  # made when somebody waits for it
-
-    def wake(self) -> None:
-        if self.settled is not None:
-            self.settled.set()
+        self.settled = anyio.Event()
 
 
 def _queue_bound(value: object) -> float | None:
