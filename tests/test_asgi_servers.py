@@ -49,10 +49,20 @@ class Server(uvicorn.Server):
 async def serving(app: Any, http: Any = "h11", **settings: Any) -> AsyncIterator[int]:
     """Serve `app`, in this event loop, on a port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=http, lifespan="off", log_level="critical", **settings)
+        settings = {
+            "http": http,
+            "ws": "none",
+            "lifespan": "off",
+            "log_level": "critical",
+        } | settings
+        config = uvicorn.Config(app, **settings)
         server = Server(config)
         task = asyncio.create_task(server.serve([listener]))
-        await server.ready.wait()
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            ready.cancel()
+            await task  # it says why
         yield listener.getsockname()[1]
         server.should_exit = True
         await task
@@ -297,7 +307,7 @@ async def test_a_websocket_beyond_the_limit_is_rejected_with_503() -> None:
 
     app = Starlette(routes=[WebSocketRoute("/", echo)])
     app.add_middleware(LoadShedMiddleware, max_ongoing_requests=1, websockets=websockets)
-    async with serving(app, ws="websockets-sansio") as port:
+    async with serving(app, ws="wsproto") as port:
         async with connect(f"ws://127.0.0.1:{port}/", proxy=None) as websocket:
             await websocket.send("hello")
             assert await websocket.recv() == "hello"
