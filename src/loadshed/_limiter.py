@@ -179,8 +179,8 @@ class ConcurrencyLimiter:
             f"queued={len(admission.line)}/{admission.line.bound}>"
         )
 
-    # The two sides of `async with` are `Admission.enter` and `leave` written out, here alone: a
-    # method call more on each side costs as much as all that they do.
+    # Taking a free permit and giving it back are `Admission.enter` and `leave` written out, in this
+    # class alone: a method call more on each side costs as much as all that they do.
 
     async def __aenter__(self) -> None:
         admission = self._admission
@@ -338,7 +338,10 @@ class ConcurrencyLimiter:
         self._wake(self._admission.abandon(waiter, self._clock.now()))
 
     def _release(self) -> None:
-        if self._admission.leave():
+        admission = self._admission
+        admission.ongoing -= 1
+        admission.completed += 1
+        if admission.line.entries:
             self._settle()
 
     def _settle(self) -> None:
