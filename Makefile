@@ -18,7 +18,7 @@ help:  ## Show this list
 demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (under a minute)
 	$(BIN)/loadshed demo
 
-test: lint types unit lowest  ## Everything that CI runs: style, types, tests, coverage, oldest dependencies
+test: lint types unit lowest docs  ## Everything that CI runs: style, types, tests, coverage, oldest dependencies, documents
 
 lint: $(VENV)/.test  ## Style
 	$(BIN)/ruff check .

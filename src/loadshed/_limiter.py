@@ -1,7 +1,5 @@
 """ConcurrencyLimiter: `Admission` for tasks of an event loop."""
 
-import functools
-import inspect
 import math
 from collections.abc import (
     AsyncGenerator,
@@ -12,13 +10,13 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import anyio
 
+from loadshed._around import around
 from loadshed._clock import Clock
 from loadshed._policy.admission import Admission, State, Ticket
 from loadshed._policy.settings import seconds, whole_number
@@ -249,46 +247,7 @@ class ConcurrencyLimiter:
         Raises:
             TypeError: The function is not async.
         """
-        if _is(inspect.isasyncgenfunction, function):
-            return self._around_generator(function)
-        if _is(inspect.iscoroutinefunction, function):
-            return self._around_coroutine(function)
-        raise TypeError(
-            f"{function!r} is not async, so a limiter can't wait in it. Make it an async function, "
-            f"or call it in a thread: `async with limiter: await anyio.to_thread.run_sync(...)`."
-        )
-
-    def _around_coroutine(
-        self, function: Callable[P, Awaitable[R]]
-    ) -> Callable[P, Coroutine[Any, Any, R]]:
-        @functools.wraps(function)
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            async with self:
-                return await function(*args, **kwargs)
-
-        return limited
-
-    def _around_generator(
-        self, function: Callable[P, AsyncGenerator[Y, S]]
-    ) -> Callable[P, AsyncGenerator[Y, S]]:
-        @functools.wraps(function)
-        async def limited(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, S]:
-            async with self, aclosing(function(*args, **kwargs)) as generator:
-                try:
-                    item = await anext(generator)
-                    while True:
-                        try:
-                            sent = yield item
-                        except GeneratorExit:
-                            raise
-                        except BaseException as error:  # noqa: BLE001 - it is the generator's
-                            item = await generator.athrow(error)
-                        else:
-                            item = await generator.asend(sent)
-                except StopAsyncIteration:
-                    return
-
-        return limited
+        return around(self, function)
 
     # What follows is for the other modules of this package too.
 
@@ -425,8 +384,3 @@ def _queue_bound(value: object) -> float | None:
     if value is None:
         return None
     return whole_number("max_queued_requests", value, at_least=0)
-
-
-def _is(test: Callable[[Any], bool], function: Any) -> bool:
-    """Whether `test` holds for a function, or for the `__call__` of a callable object."""
-    return test(function) or test(type(function).__call__)
