@@ -436,6 +436,21 @@ async def test_a_client_that_left_after_that_is_noticed_at_the_grant() -> None:
     assert statistics(middleware) == (0, 0, 1, 1)
 
 
+async def test_a_slow_client_is_not_waited_for_at_the_grant() -> None:
+    app = App()
+    middleware = LoadShedMiddleware(app, max_ongoing_requests=1)
+    permit = middleware.limiter.acquire_nowait()
+    async with anyio.create_task_group() as tasks:
+        (client,) = await Requests(middleware, tasks).come("/")
+        client.push(body(bytes(READ_AHEAD), more=True))
+        await settle()
+        permit.release()
+        await settle()
+        assert app.paths == ["/"]
+        app.go.set()
+    assert client.status == 200
+
+
 async def test_a_paused_client_that_left_while_something_else_went_wrong() -> None:
     app = App()
     middleware = LoadShedMiddleware(app, max_ongoing_requests=1, max_wait=0)

@@ -516,6 +516,26 @@ def test_a_blocked_event_loop_does_not_make_late_waiters_lucky(
     trio.run(main, clock=virtual_time)
 
 
+def test_a_newcomer_takes_the_place_of_one_whose_time_is_over(
+    virtual_time: trio.testing.MockClock,
+) -> None:
+    limiter = ConcurrencyLimiter(1, 1, max_wait=10)
+
+    async def main() -> None:
+        async with limiter, anyio.create_task_group() as tasks:
+            callers = Callers(limiter, tasks)
+            await callers.come(1)
+            virtual_time.jump(11)
+            waiter = limiter._queue_up()  # before the timer of the other fires
+            await settle()
+            assert callers.states == ["shed"]
+            assert counts(limiter) == (1, 1, 1, 0, 0)
+            limiter._abandon(waiter)
+        assert limiter.statistics().shed == {"queue_timeout": 1}
+
+    trio.run(main, clock=virtual_time)
+
+
 def test_a_full_queue_sheds_whatever_became_of_those_who_left_it(
     virtual_time: trio.testing.MockClock,
 ) -> None:
