@@ -44,7 +44,7 @@ bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 soak: $(VENV)/.test  ## The state machines at length (a few minutes)
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q tests/policy $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -s tests/policy $(ARGS)
 
 docs: $(VENV)/.docs  ## Build the documentation into site/, warnings as errors
 	$(BIN)/mkdocs build --strict
