@@ -178,14 +178,18 @@ class ConcurrencyLimiter:
         )
 
     # Taking a free permit and giving it back are `Admission.enter` and `leave` written out, in this
-    # class alone: a method call more on each side costs as much as all that they do.
+    # class alone: a method call more on each side costs as much as all that they do. `_queue_up`
+    # is written out for the same reason: each frame that an error passes is a tenth of its cost.
 
     async def __aenter__(self) -> None:
         admission = self._admission
         if admission.ongoing < admission.limit:
             admission.ongoing += 1
-        else:
-            await self._wait(self._queue_up())
+            return
+        time = self._clock.now()
+        if admission.turn_away(time):
+            raise self._sheds.queue_full(admission, time)
+        await self._wait(self._join(time))
 
     async def __aexit__(
         self,
@@ -209,8 +213,11 @@ class ConcurrencyLimiter:
         admission = self._admission
         if admission.ongoing < admission.limit:
             admission.ongoing += 1
-        else:
-            await self._wait(self._queue_up())
+            return Permit(self)
+        time = self._clock.now()
+        if admission.turn_away(time):
+            raise self._sheds.queue_full(admission, time)
+        await self._wait(self._join(time))
         return Permit(self)
 
     def acquire_nowait(self) -> "Permit":
@@ -259,15 +266,17 @@ class ConcurrencyLimiter:
         return None
 
     def _queue_up(self) -> "Waiter":
-        """Join the queue, or raise. `_wait` follows; where it can't, `_abandon`."""
+        """Take a place in the queue, or raise. `_wait` follows; where it can't, `_abandon`."""
         time = self._clock.now()
         if self._admission.turn_away(time):
             raise self._sheds.queue_full(self._admission, time)
+        return self._join(time)
+
+    def _join(self, time: float) -> "Waiter":
+        """The rest of `_queue_up`, where nothing says at once that the queue is full."""
         waiter = Waiter(time, self._max_wait)
-        settled = self._admission.offer(waiter, time)
-        if settled:
-            self._wake(settled)
-        if waiter.state is State.SHED:
+        self._wake(self._admission.offer(waiter, time))
+        if waiter.state is State.SHED:  # the place that seemed to be had by expiry is none
             raise self._sheds.queue_full(self._admission, time)
         self._sheds.retry_after.observe(time, self._admission.completed)
         return waiter
