@@ -422,6 +422,66 @@ async def test_at_most_64_kib_are_read_ahead() -> None:
     assert client.status == 200
 
 
+@pytest.mark.parametrize("size", [0, 100])
+async def test_a_receive_that_answers_at_once_for_ever_does_not_hang_the_server(size: int) -> None:
+    """As that of a middleware outside which has read the body, and plays it back."""
+
+    class Replayed(Client):
+        async def receive(self) -> Any:
+            self.received += 1
+            return body(bytes(size))
+
+    app = App()
+    app.read = 1
+    middleware = LoadShedMiddleware(app, max_ongoing_requests=1)
+    permit = middleware.limiter.acquire_nowait()
+    client = Replayed(middleware)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.run)
+        await settle()
+        assert client.received == 2  # the body, and what should have been the client's leaving
+        permit.release()
+        app.go.set()
+    assert (client.status, app.messages) == (200, [body(bytes(size))])
+
+
+async def test_a_body_in_very_small_pieces_does_not_take_more_memory() -> None:
+    app = App()
+    middleware = LoadShedMiddleware(app, max_ongoing_requests=1)
+    permit = middleware.limiter.acquire_nowait()
+    async with anyio.create_task_group() as tasks:
+        (client,) = await Requests(middleware, tasks).come("/")
+        client.push(*[body(b"x", more=True) for _ in range(10_000)])
+        await settle()
+        assert client.received <= READ_AHEAD // 256
+        app.go.set()
+        permit.release()
+    assert client.status == 200
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+async def test_on_shed_reads_what_was_read_while_the_request_waited(in_time: bool) -> None:
+    messages = [body(b"1", more=True), body(b"2")]
+    seen: list[Any] = []
+
+    async def reader(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend([await receive(), await receive()])
+        await PlainTextResponse("busy", 429)(scope, receive, send)
+
+    middleware = LoadShedMiddleware(
+        App(),
+        max_ongoing_requests=1,
+        max_wait=0.01,
+        on_shed=lambda scope, error: reader,
+        request_timeout_s=1000 if in_time else None,
+    )
+    with middleware.limiter.acquire_nowait():
+        client = Client(middleware)
+        client.push(*messages)
+        await client.run()
+    assert (client.status, seen) == (429, messages)
+
+
 async def test_a_client_that_left_after_that_is_noticed_at_the_grant() -> None:
     app = App()
     middleware = LoadShedMiddleware(app, max_ongoing_requests=1)
@@ -532,6 +592,7 @@ class Stream:
         {"type": "http.response.body", "body": b"y"},
         {"type": "http.response.body", "more_body": False},
         {"type": "http.response.pathsend", "path": "/dev/null"},
+        {"type": "http.response.zerocopysend", "file": 0},
     ],
 )
 @pytest.mark.parametrize("queued", [False, True])
@@ -645,6 +706,17 @@ async def test_waiting_in_the_queue_counts() -> None:
         await client.run()
     assert (client.status, app.paths) == (504, [])
     assert statistics(middleware) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["debug", "early_hint", "push"])
+async def test_what_comes_before_a_response_does_not_begin_it(kind: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": f"http.response.{kind}"})
+        await anyio.sleep_forever()
+
+    client = Client(LoadShedMiddleware(app, max_ongoing_requests=1, request_timeout_s=0.01))
+    await client.run()
+    assert [message.get("status") for message in client.sent] == [None, 504, None]
 
 
 async def test_a_response_that_has_begun_is_broken_off() -> None:
@@ -832,7 +904,11 @@ async def test_cancelling_at_any_await_loses_nothing(timeout: float | None, situ
             {"max_ongoing_requests": 1, "exempt": [5]},
             "exempt must be a tuple or list of paths .* not 5",
         ),
+        ({"max_ongoing_requests": 1, "exempt": [["/a"]]}, r"exempt must be .* not \['/a'\]"),
+        ({"max_ongoing_requests": 1, "exempt": b"/a"}, "exempt must be .* not b'/a'"),
+        ({"max_ongoing_requests": 1, "exempt": checkpoint}, "exempt must be .* that is not async"),
         ({"max_ongoing_requests": 1, "on_shed": 5}, "on_shed must be a callable"),
+        ({"max_ongoing_requests": 1, "on_shed": checkpoint}, "on_shed must be .* not async"),
         ({"limiter": 5}, "limiter must be a ConcurrencyLimiter, not 5"),
         ({"max_ongoing_requests": 1, "websockets": 5}, "websockets must be a ConcurrencyLimiter"),
         (

@@ -376,18 +376,19 @@ async def test_cancelling_at_any_await_loses_nothing(
     assert n > (2 if crowded else 1)
 
 
-async def test_a_waiter_of_a_closed_event_loop_is_passed_over() -> None:
-    limiter = ConcurrencyLimiter(1, 2)
+async def test_waiters_of_a_closed_event_loop_are_passed_over() -> None:
+    limiter = ConcurrencyLimiter(1, 5000)
     permit = limiter.acquire_nowait()
+    many = 3000  # more than Python calls may be nested
 
-    def leave_a_waiter_behind() -> asyncio.Task[Permit]:
+    def leave_waiters_behind() -> list[asyncio.Task[Permit]]:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(limiter.acquire())
+        left = [loop.create_task(limiter.acquire()) for _ in range(many)]
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
-        return task
+        return left
 
-    task = await anyio.to_thread.run_sync(leave_a_waiter_behind)
+    left = await anyio.to_thread.run_sync(leave_waiters_behind)
     async with anyio.create_task_group() as tasks:
         callers = Callers(limiter, tasks)
         await callers.come(1)
@@ -395,10 +396,25 @@ async def test_a_waiter_of_a_closed_event_loop_is_passed_over() -> None:
         await settle()
         assert callers.states == ["running"]
         callers.all_go()
-    assert counts(limiter) == (0, 0, 2, 2, 1)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    task.get_coro().close()
-    assert counts(limiter) == (0, 0, 2, 2, 1)
+    assert counts(limiter) == (0, 0, 2, 2, many)
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.get_coro().close()
+    assert counts(limiter) == (0, 0, 2, 2, many)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_release_in_another_thread_is_not_taken_for_a_closed_loop(
+    anyio_backend: str,
+) -> None:
+    limiter = ConcurrencyLimiter(1, 5)
+    permit = limiter.acquire_nowait()
+    async with anyio.create_task_group() as tasks:
+        callers = Callers(limiter, tasks)
+        await callers.come(1)
+        with pytest.raises(RuntimeError, match="async context"):
+            await anyio.to_thread.run_sync(permit.release)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_waiter_that_is_thrown_away_leaves_the_queue() -> None:
@@ -625,6 +641,27 @@ def test_it_has_one_line_a_second_and_the_next_tells_of_the_rest(
     in_virtual_time(main)
     assert caplog.messages == [SHED, f"{SHED} 119 more since the last such line.", SHED]
     assert limiter.statistics().shed == {"queue_full": 123}
+
+
+def test_after_a_quiet_hour_nobody_is_told_to_stay_away_for_long(
+    in_virtual_time: Callable[..., Any],
+) -> None:
+    limiter = ConcurrencyLimiter(1, 1)
+    told = []
+
+    async def main() -> None:
+        for pause in (0, 10, 60, 600, 3600):
+            await anyio.sleep(pause)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(hold, limiter, 0.1)
+                await settle()
+                with pytest.raises(QueueFullError) as caught:
+                    await limiter.acquire()
+                told.append(caught.value.retry_after)
+
+    in_virtual_time(main)
+    assert told == [1] * 5
 
 
 def test_sheds_at_the_same_time_are_told_the_same_and_each_is_counted(

@@ -209,6 +209,32 @@ async def test_cancelling_get_at_any_await_loses_no_item(filled: bool) -> None:
     assert n > 1
 
 
+async def test_a_getter_of_a_closed_event_loop_is_passed_over() -> None:
+    queue: BoundedQueue[int] = BoundedQueue(5)
+
+    def leave_a_getter_behind() -> asyncio.Task[int]:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(queue.get())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        return task
+
+    left = await anyio.to_thread.run_sync(leave_a_getter_behind)
+    got: list[int] = []
+
+    async def get() -> None:
+        got.append(await queue.get())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(get)
+        await settle()
+        queue.put_nowait(1)
+    assert got == [1]
+    left._log_destroy_pending = False  # type: ignore[attr-defined]
+    left.get_coro().close()
+    assert queue.statistics().waiting == 0
+
+
 def test_an_expired_item_is_never_handed_out() -> None:
     clock = trio.testing.MockClock()
 

@@ -17,12 +17,18 @@ def around(manager: Manager, function: Callable[..., Any]) -> Callable[..., Any]
     """
     if _is(inspect.isasyncgenfunction, function):
         return _around_generator(manager, function)
-    if _is(inspect.iscoroutinefunction, function):
+    if is_async(function):
         return _around_coroutine(manager, function)
     raise TypeError(
         f"{function!r} is not async, so a limiter can't wait in it. Make it an async function, "
-        f"or call it in a thread: `async with limiter: await anyio.to_thread.run_sync(...)`."
+        f"or call it in a thread: `async with limiter: await anyio.to_thread.run_sync(...)`. "
+        f"On a class or static method the limiter's line goes below the other decorator's."
     )
+
+
+def is_async(function: Any) -> bool:
+    """Whether it is an async function, or an object that is called like one."""
+    return _is(inspect.iscoroutinefunction, function)
 
 
 def _is(test: Callable[[Any], bool], function: Any) -> bool:

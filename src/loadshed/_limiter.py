@@ -7,7 +7,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Iterable,
     Mapping,
 )
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from loadshed._clock import Clock
 from loadshed._policy.admission import Admission, State, Ticket
 from loadshed._policy.settings import seconds, whole_number
 from loadshed._sheds import Sheds
+from loadshed._sleeper import Sleeper
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -274,11 +274,13 @@ class ConcurrencyLimiter:
 
     def _join(self, time: float) -> "Waiter":
         """The rest of `_queue_up`, where nothing says at once that the queue is full."""
+        admission = self._admission
+        others_wait = len(admission.line) > 0
         waiter = Waiter(time, self._max_wait)
-        self._wake(self._admission.offer(waiter, time))
+        self._wake(admission.offer(waiter, time))
         if waiter.state is State.SHED:  # the place that seemed to be had by expiry is none
-            raise self._sheds.queue_full(self._admission, time)
-        self._sheds.retry_after.observe(time, self._admission.completed)
+            raise self._sheds.queue_full(admission, time)
+        self._sheds.retry_after.observe(time, admission.completed, busy=others_wait)
         return waiter
 
     async def _wait(self, waiter: "Waiter") -> None:
@@ -294,10 +296,10 @@ class ConcurrencyLimiter:
 
     async def _until_settled(self, waiter: "Waiter") -> None:
         if waiter.max_wait is None:
-            await waiter.settled.wait()
+            await waiter.sleeper.sleep()
             return
         with anyio.move_on_after(waiter.expires_at - self._clock.now()):
-            await waiter.settled.wait()
+            await waiter.sleeper.sleep()
         if waiter.state is State.QUEUED:
             self._wake(self._admission.expire(max(self._clock.now(), waiter.expires_at)))
 
@@ -315,15 +317,13 @@ class ConcurrencyLimiter:
     def _settle(self) -> None:
         """A permit came back and somebody waits for it."""
         time = self._clock.now()
-        self._sheds.retry_after.observe(time, self._admission.completed)
+        self._sheds.retry_after.observe(time, self._admission.completed, busy=True)
         self._wake(self._admission.expire(time))
 
-    def _wake(self, settled: "Iterable[Waiter]") -> None:
+    def _wake(self, settled: "list[Waiter]") -> None:
         for waiter in settled:
-            try:
-                waiter.settled.set()
-            except RuntimeError:  # its event loop was closed under it, so it will never run
-                self._abandon(waiter)
+            if not waiter.sleeper.wake():  # nobody is there: what it has goes to the next
+                settled += self._admission.abandon(waiter, self._clock.now())
 
     def _resize(self, limit: float, max_queued: float | None) -> None:
         self._max_queued = max_queued
@@ -381,12 +381,12 @@ class Permit:
 class Waiter(Ticket):
     """A ticket whose caller sleeps until it is settled."""
 
-    __slots__ = ("max_wait", "settled")
+    __slots__ = ("max_wait", "sleeper")
 
     def __init__(self, time: float, max_wait: float | None) -> None:
         super().__init__(math.inf if max_wait is None else time + max_wait)
         self.max_wait = max_wait
-        self.settled = anyio.Event()
+        self.sleeper = Sleeper()
 
 
 def _queue_bound(value: object) -> float | None:

@@ -11,6 +11,7 @@ from loadshed._clock import Clock
 from loadshed._errors import ConfigError, QueueFullError
 from loadshed._policy.queue import WaitingLine
 from loadshed._policy.settings import whole_number
+from loadshed._sleeper import Sleeper
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class BoundedQueue(Generic[T]):
         # Tasks in `get()`, in the order in which they came. The first one is awake whenever there
         # is an item, and wakes the next when it is through: nothing is ever handed to a task that
         # may have been cancelled meanwhile, so nothing gets lost with one.
-        self._getters: OrderedDict[object, anyio.Event] = OrderedDict()
+        self._getters: OrderedDict[object, Sleeper] = OrderedDict()
         self._clock = Clock()
         self._put = self._got = self._discarded = self._expired = self._refused = 0
 
@@ -173,17 +174,17 @@ class BoundedQueue(Generic[T]):
         Always lets other tasks run. If it is cancelled, no item is lost.
         """
         me = object()
-        self._getters[me] = anyio.Event()
+        self._getters[me] = Sleeper()
         self._wake()
         try:
             while True:
-                await self._getters[me].wait()
+                await self._getters[me].sleep()
                 try:
                     return self.get_nowait()
                 except anyio.WouldBlock:  # it has expired, or a `get_nowait` was quicker
-                    self._getters[me] = anyio.Event()  # in the same place
+                    self._getters[me] = Sleeper()  # in the same place
         finally:
-            del self._getters[me]
+            self._getters.pop(me, None)
             self._wake()
 
     def discard(self, entry: Entry[T]) -> bool:
@@ -199,8 +200,11 @@ class BoundedQueue(Generic[T]):
         return True
 
     def _wake(self) -> None:
-        if self._line and self._getters:
-            next(iter(self._getters.values())).set()
+        while self._line and self._getters:
+            first = next(iter(self._getters))
+            if self._getters[first].wake():
+                return
+            del self._getters[first]  # its event loop was closed under it
 
     def _expire(self) -> None:
         if self._line.next_expiry < math.inf:

@@ -13,6 +13,9 @@ Receive = Callable[[], Awaitable[Message]]
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are read before the application asks for them."""
 
+MESSAGE = 256
+"""Bytes that each message counts for besides its body: a body may come in very small pieces."""
+
 LOOKS = 10
 """Rounds of the event loop in which a client that had left before the grant is noticed."""
 
@@ -32,6 +35,7 @@ class ReadAhead:
         self._receive = receive
         self._messages: deque[Message] = deque()
         self._size = 0
+        self._complete = False  # the body; what follows should be that the client leaves
         self._error: Exception | None = None
         self._waiting = anyio.CancelScope()  # around the wait for the permit
         self._granted = anyio.Event()
@@ -53,10 +57,15 @@ class ReadAhead:
     async def _read_one(self) -> None:
         message = await self._receive()
         self._messages.append(message)
-        self._size += len(message.get("body") or b"")
         if message["type"] in {"http.disconnect", "websocket.disconnect"}:
             self._left = True
             self._waiting.cancel()
+        elif self._complete:
+            # Not a server's receive, which waits, but one that answers again and again.
+            self._size = READ_AHEAD
+        elif message["type"] == "http.request":
+            self._size += MESSAGE + len(message.get("body") or b"")
+            self._complete = not message.get("more_body", False)
 
     async def outlasts(self, wait: Coroutine[Any, Any, None]) -> bool:
         """Await `wait`; cancel it if the client leaves. Whether the client is still there."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 
+from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, LoadShedError, RequestTimeoutError
 from loadshed._limiter import ConcurrencyLimiter, Permit, Waiter
 from loadshed._policy.settings import seconds
@@ -37,7 +38,10 @@ DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
 TRY_AGAIN_LATER = 1013
 """The websocket close code for an overloaded server, as registered with IANA."""
 
-LAST = frozenset({"http.response.body", "http.response.pathsend"})
+PRELIMINARY = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
+"""The kinds of message that may be sent before a response begins."""
+
+LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 """The kinds of message that end a response, unless they say that more is to come."""
 
 
@@ -95,9 +99,9 @@ class LoadShedMiddleware:
         )
         self._websockets = None if websockets is None else _checked("websockets", websockets)
         self._timeout = seconds("request_timeout_s", request_timeout_s)
-        self._is_exempt = exempt if callable(exempt) else _is_any_of(exempt)
-        if not (on_shed is None or callable(on_shed)):
-            raise ConfigError("on_shed", on_shed, "a callable, or None")
+        self._is_exempt = _exemption(exempt)
+        if on_shed is not None and (is_async(on_shed) or not callable(on_shed)):
+            raise ConfigError("on_shed", on_shed, "a callable that is not async, or None")
         self._on_shed = on_shed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,9 +114,9 @@ class LoadShedMiddleware:
         if limiter is None or self._is_exempt(scope):
             await self.app(scope, receive, send)
         elif kind == "http" and self._timeout is not None:
-            await self._serve_in_time(self._timeout, limiter, scope, receive, _Exchange(send))
+            await self._serve_in_time(self._timeout, limiter, scope, _Exchange(receive, send))
         else:
-            await self._serve(limiter, scope, receive, _Exchange(send))
+            await self._serve(limiter, scope, _Exchange(receive, send))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.limiter!r}>"
@@ -122,11 +126,10 @@ class LoadShedMiddleware:
         timeout: float,
         limiter: ConcurrencyLimiter,
         scope: Scope,
-        receive: Receive,
         exchange: "_Exchange",
     ) -> None:
         with anyio.move_on_after(timeout) as exchange.time:
-            await self._serve(limiter, scope, receive, exchange)
+            await self._serve(limiter, scope, exchange)
         if exchange.complete or not exchange.time.cancel_called:
             return
         error = RequestTimeoutError(timeout)
@@ -135,32 +138,32 @@ class LoadShedMiddleware:
         await exchange.send_problem(scope, HTTPStatus.GATEWAY_TIMEOUT, error)
 
     async def _serve(
-        self, limiter: ConcurrencyLimiter, scope: Scope, receive: Receive, exchange: "_Exchange"
+        self, limiter: ConcurrencyLimiter, scope: Scope, exchange: "_Exchange"
     ) -> None:
         try:
             permit = exchange.permit = limiter._acquire_free()
             if permit is None:
-                await self._queue(limiter, limiter._queue_up(), scope, receive, exchange)
+                await self._queue(limiter, limiter._queue_up(), scope, exchange)
                 return
             try:
-                await self.app(scope, receive, exchange.send)
+                await self.app(scope, exchange.receive, exchange.send)
             finally:
                 permit.release()
         except BackPressureError as error:  # of this limiter, or of one in the application
             if exchange.started:
                 raise
-            await self._shed(error, scope, receive, exchange)
+            await self._shed(error, scope, exchange)
 
     async def _queue(
         self,
         limiter: ConcurrencyLimiter,
         waiter: Waiter,
         scope: Scope,
-        receive: Receive,
         exchange: "_Exchange",
     ) -> None:
         """Run the application once `waiter` has its permit, unless the client leaves before."""
-        inbox = ReadAhead(receive)
+        inbox = ReadAhead(exchange.receive)
+        exchange.receive = inbox.receive
         granted = False
         failure: BaseException | None = None
         try:
@@ -170,11 +173,11 @@ class LoadShedMiddleware:
                     granted = await inbox.outlasts(limiter._wait(waiter))
                     if granted:
                         with Permit(limiter) as exchange.permit:
-                            await self.app(scope, inbox.receive, exchange.send)
+                            await self.app(scope, exchange.receive, exchange.send)
                 except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
                     failure = error  # raised below as it is, not wrapped by the task group
-                finally:
-                    tasks.cancel_scope.cancel()
+                # Not in a `finally`: whoever cancels this task cancels the reader as well.
+                tasks.cancel_scope.cancel()
         finally:
             if not granted:
                 limiter._abandon(waiter)
@@ -184,9 +187,7 @@ class LoadShedMiddleware:
             finally:
                 del failure  # it refers to this frame
 
-    async def _shed(
-        self, error: BackPressureError, scope: Scope, receive: Receive, exchange: "_Exchange"
-    ) -> None:
+    async def _shed(self, error: BackPressureError, scope: Scope, exchange: "_Exchange") -> None:
         if not _can_answer(scope):
             reason = f"Try again in {error.retry_after} s."
             close = {"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason}
@@ -196,15 +197,16 @@ class LoadShedMiddleware:
         if answer is None:
             await exchange.send_problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, error)
         else:
-            await answer(scope, receive, exchange.send)
+            await answer(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
-    """What was sent so far in answer to one request, and the permit that goes with it."""
+    """One request: where it is read, what was sent in answer so far, and its permit."""
 
-    __slots__ = ("_send", "complete", "permit", "started", "time")
+    __slots__ = ("_send", "complete", "permit", "receive", "started", "time")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive = receive
         self._send = send
         self.started = False  # the server may have sent the first byte
         self.complete = False  # it has been given the last one
@@ -212,7 +214,8 @@ class _Exchange:
         self.time: anyio.CancelScope | None = None
 
     async def send(self, message: Message) -> None:
-        self.started = True
+        if not self.started:
+            self.started = message["type"] not in PRELIMINARY
         if message["type"] not in LAST or message.get("more_body", False):
             await self._send(message)
             return
@@ -278,15 +281,18 @@ def _checked(setting: str, value: object) -> ConcurrencyLimiter:
     return value
 
 
-def _is_any_of(paths: object) -> Callable[[Scope], bool]:
+def _exemption(paths: object) -> Callable[[Scope], bool]:
     """A test for requests to these paths, wherever the application is mounted."""
-    expected = 'a tuple or list of paths that start with "/", or a callable on the scope'
-    if isinstance(paths, str) or not isinstance(paths, Iterable):
+    if callable(paths) and not is_async(paths):
+        return paths
+    expected = 'a tuple or list of paths that start with "/", or a callable that is not async'
+    if isinstance(paths, str | bytes) or not isinstance(paths, Iterable):
         raise ConfigError("exempt", paths, expected)
-    known = frozenset(paths)
-    for path in known:
+    given = list(paths)
+    for path in given:
         if not (isinstance(path, str) and path.startswith("/")):
             raise ConfigError("exempt", path, expected)
+    known = frozenset(given)
 
     def is_exempt(scope: Scope) -> bool:
         path = scope["path"]

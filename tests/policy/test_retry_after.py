@@ -9,9 +9,9 @@ from loadshed._policy.retry_after import RetryAfter
 
 def served(retry_after: RetryAfter, *, every: float, times: int) -> tuple[float, int]:
     """Permits come back one by one while others wait; when, and how many, at the end."""
-    retry_after.observe(0, 0)
+    retry_after.observe(0, 0, busy=False)
     for n in range(1, times + 1):
-        retry_after.observe(n * every, n)
+        retry_after.observe(n * every, n, busy=True)
     return times * every, times
 
 
@@ -52,7 +52,7 @@ def test_only_the_last_seconds_count() -> None:
     retry_after = RetryAfter()
     now, returned = served(retry_after, every=1, times=60)
     for n in range(1, 101):  # and now it goes ten times faster
-        retry_after.observe(now + n / 10, returned + n)
+        retry_after.observe(now + n / 10, returned + n, busy=True)
     assert retry_after.shed(now + 10, queued=49, returned=returned + 100) == 5
 
 
@@ -63,11 +63,29 @@ def test_while_nothing_comes_back_it_grows() -> None:
     assert retry_after.shed(now + 4, queued=1, returned=returned) == 4
 
 
-def test_what_came_back_while_nobody_waited_was_demand_and_not_capacity() -> None:
+@pytest.mark.parametrize("idle", [6, 60, 3600])
+@pytest.mark.parametrize("meanwhile", [0, 1, 2, 10])
+def test_what_came_back_while_nobody_waited_was_demand_and_not_capacity(
+    idle: float, meanwhile: int
+) -> None:
     retry_after = RetryAfter()
-    served(retry_after, every=0.01, times=100)
-    # An idle hour: ten requests in all. Then the next overload begins.
-    assert retry_after.shed(3600, queued=10, returned=110) == 1
+    now, returned = served(retry_after, every=0.1, times=20)
+    retry_after.observe(now + idle, returned + meanwhile, busy=False)  # the next overload begins
+    assert retry_after.shed(now + idle, queued=8, returned=returned + meanwhile) == 1
+
+
+def test_a_pause_between_two_bursts_makes_nothing_slower() -> None:
+    retry_after = RetryAfter()
+    for burst in range(10):
+        retry_after.observe(burst * 4, burst * 2, busy=False)
+        retry_after.observe(burst * 4 + 0.1, burst * 2 + 2, busy=True)
+    assert retry_after.shed(40, queued=0, returned=20) == 1
+
+
+def test_without_a_queue_a_long_silence_between_sheds_says_nothing() -> None:
+    retry_after = RetryAfter()
+    for second in range(0, 100, 10):
+        assert retry_after.shed(second, queued=0, returned=second) == 1
 
 
 def test_a_slow_service_is_not_taken_for_an_idle_one() -> None:
@@ -129,21 +147,26 @@ def test_sheds_told_of_later_count_in_their_own_second() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 100), st.integers(0, 1000), st.integers(0, 5), st.booleans()),
+        st.tuples(
+            st.floats(-10, 100),
+            st.integers(0, 1000),
+            st.integers(0, 5),
+            st.sampled_from(["shed", "busy", "idle"]),
+        ),
         max_size=60,
     )
 )
 def test_whatever_happens_it_is_1_to_32_whole_seconds(
-    events: list[tuple[float, int, int, bool]],
+    events: list[tuple[float, int, int, str]],
 ) -> None:
     retry_after = RetryAfter()
     now, returned = 0.0, 0
-    for seconds, queued, more, shed in events:
+    for seconds, queued, more, event in events:
         now += seconds
         returned += more
-        if shed:
+        if event == "shed":
             answer = retry_after.shed(now, queued, returned)
             assert isinstance(answer, int)
             assert 1 <= answer <= 32
         else:
-            retry_after.observe(now, returned)
+            retry_after.observe(now, returned, busy=event == "busy")

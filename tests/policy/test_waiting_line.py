@@ -2,6 +2,7 @@
 
 import math
 import random
+import weakref
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -96,6 +97,18 @@ def test_entries_of_the_same_expiry_expire_in_the_order_in_which_they_came() -> 
     for entry in entries:
         line.append(entry)
     assert [id(entry) for entry in line.expire(1.0)] == [id(entry) for entry in entries]
+
+
+def test_it_keeps_nobody_alive_who_has_left() -> None:
+    line: WaitingLine[Entry] = WaitingLine(math.inf)
+    popped, discarded = Entry(1e9), Entry(1e9)
+    line.append(popped)
+    line.append(discarded)
+    left = [weakref.ref(popped), weakref.ref(discarded)]
+    assert line.pop() is popped
+    assert line.discard(discarded)
+    del popped, discarded
+    assert [one() for one in left] == [None, None]
 
 
 def test_waiters_that_come_and_go_leave_nothing_behind() -> None:

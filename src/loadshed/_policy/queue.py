@@ -28,8 +28,9 @@ class WaitingLine(Generic[EntryT]):
 
     Attributes:
         entries: Those who wait, oldest first.
-        expiries: A heap of (expires_at, serial number, entry). Who leaves otherwise stays in it
-            until it is reached, or until the dead outnumber the living.
+        expiries: A heap of (expires_at, serial number, key in `entries`). The key of who leaves
+            otherwise stays in it until it is reached, or until the dead outnumber the living; the
+            key alone, as an entry may be large.
     """
 
     __slots__ = ("_serial", "bound", "entries", "expiries")
@@ -38,7 +39,7 @@ class WaitingLine(Generic[EntryT]):
         self.bound = bound
         # An OrderedDict, not a dict: taking the first of a dict walks over all that left before.
         self.entries: OrderedDict[int, EntryT] = OrderedDict()
-        self.expiries: list[tuple[float, int, EntryT]] = []
+        self.expiries: list[tuple[float, int, int]] = []
         self._serial = 0
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class WaitingLine(Generic[EntryT]):
         self.entries[id(entry)] = entry
         if entry.expires_at < math.inf:
             self._serial += 1
-            heapq.heappush(self.expiries, (entry.expires_at, self._serial, entry))
+            heapq.heappush(self.expiries, (entry.expires_at, self._serial, id(entry)))
 
     def pop(self) -> EntryT | None:
         """Take the oldest out; None where the line is empty."""
@@ -84,13 +85,18 @@ class WaitingLine(Generic[EntryT]):
         """Take out all whose time has come, the earliest first."""
         expired: list[EntryT] = []
         while self.expiries and self.expiries[0][0] <= now:
-            *_, entry = heapq.heappop(self.expiries)
-            if self.discard(entry):
+            *_, key = heapq.heappop(self.expiries)
+            # The key of one who left may be another's by now.
+            entry = self.entries.get(key)
+            if entry is not None and entry.expires_at <= now:
+                self.discard(entry)
                 expired.append(entry)
         return expired
 
     def _forget_the_dead(self) -> None:
         """Keep the heap at most twice as long as the line: O(1), spread over who left."""
         if len(self.expiries) > 2 * len(self.entries) + 16:
-            self.expiries = [item for item in self.expiries if item[2] in self]
+            mortal = [(k, e.expires_at) for k, e in self.entries.items() if e.expires_at < math.inf]
+            self._serial = len(mortal)
+            self.expiries = [(time, serial, key) for serial, (key, time) in enumerate(mortal)]
             heapq.heapify(self.expiries)

@@ -7,14 +7,15 @@ LONGEST = 32
 """Nobody is told to stay away longer, in seconds (Kubernetes' `maxRetryAfter`)."""
 
 LATELY = 5.0
-"""Seconds of history that count as "lately": between one and two of these are looked at."""
+"""Seconds, of those in which somebody waited, that count as "lately": one to two times so many."""
 
 
 class RetryAfter:
     """An honest estimate, and a growing answer to those who keep coming: the larger of the two.
 
     The estimate is the time that the queue and one more take at the rate at which permits came
-    back lately; before any came back it is 1 second. The growing answer is in `_Patience`.
+    back lately, while somebody waited; before any did it is 1 second. The growing answer is in
+    `_Patience`.
     """
 
     __slots__ = ("_latest", "_patience", "_rate")
@@ -24,13 +25,19 @@ class RetryAfter:
         self._rate = _ReturnRate()
         self._patience = _Patience()
 
-    def observe(self, now: float, returned: int) -> None:
-        """Note how many permits were `returned` by `now`, while callers wait or are turned away."""
+    def observe(self, now: float, returned: int, *, busy: bool) -> None:
+        """Note how many permits were `returned` by `now`.
+
+        Args:
+            now: The time.
+            returned: How many permits have been returned so far.
+            busy: Whether somebody waited for one ever since the last observation.
+        """
         if now < self._latest:  # another event loop, another clock
             self._rate = _ReturnRate()
             self._patience = _Patience()
         self._latest = now
-        self._rate.observe(now, returned)
+        self._rate.observe(now, returned, busy=busy)
 
     def shed(self, now: float, queued: int, returned: int, *, earlier: int = 0) -> int:
         """A request was shed: the whole seconds to tell it, 1 to 32.
@@ -41,39 +48,42 @@ class RetryAfter:
             returned: How many permits have been returned so far.
             earlier: How many more were shed since the last call, in the same second as that one.
         """
-        self.observe(now, returned)
+        # Where nobody can wait, sheds that follow each other closely say that it is busy.
+        self.observe(now, returned, busy=queued > 0 or now - self._latest <= LATELY)
         patience = self._patience.shed(math.floor(now), earlier)
-        estimate = math.ceil(self._rate.seconds_for(queued + 1, now, returned))
+        estimate = math.ceil(self._rate.seconds_for(queued + 1))
         return max(1, patience, min(LONGEST, estimate))
 
 
 class _ReturnRate:
-    """How fast permits came back lately: from two observations in the past, no sum, no clock.
+    """How fast permits came back lately, from two points in the past: no sum, no clock.
 
-    Permits are only looked at while somebody waits or is shed: what comes back without that says
-    how much was asked for, not how fast it could have gone.
+    Only time in which somebody waited counts. What comes back without that says how much was asked
+    for, not how fast it could have gone.
     """
 
-    __slots__ = ("_older", "_recent", "_seen")
+    __slots__ = ("_now", "_older", "_recent", "_seen")
 
     def __init__(self) -> None:
-        self._older: tuple[float, int] | None = None  # (time, permits returned by then)
-        self._recent = self._seen = (0.0, 0)
+        self._seen: tuple[float, int] | None = None  # the last observation
+        # (seconds in which somebody waited, permits that came back in them): in all, and at two
+        # points in the past.
+        self._now = self._older = self._recent = (0.0, 0)
 
-    def observe(self, now: float, returned: int) -> None:
-        seen_at, seen = self._seen
+    def observe(self, now: float, returned: int, *, busy: bool) -> None:
+        if busy and self._seen is not None:
+            seconds, permits = self._now
+            seen_at, seen = self._seen
+            self._now = (seconds + now - seen_at, permits + returned - seen)
         self._seen = (now, returned)
-        since, before = self._recent
-        if self._older is None or (now - seen_at > LATELY and returned - seen > 1):
-            # The first look, or permits came back that nobody waited for.
-            self._older = self._recent = (now, returned)
-        elif now - since >= LATELY and returned > before:
-            self._older, self._recent = self._recent, (now, returned)
+        if self._now[0] - self._recent[0] >= LATELY and self._now[1] > self._recent[1]:
+            self._older, self._recent = self._recent, self._now
 
-    def seconds_for(self, permits: int, now: float, returned: int) -> float:
+    def seconds_for(self, permits: int) -> float:
         """How long that many take to come back; 0 before any did."""
-        since, before = self._older or self._recent
-        return permits * (now - since) / (returned - before) if returned > before else 0
+        seconds, returned = self._now
+        since, before = self._older
+        return permits * (seconds - since) / (returned - before) if returned > before else 0
 
 
 class _Patience:

@@ -21,8 +21,12 @@ def whole_number(setting: str, value: object, *, at_least: int) -> float:
 
 def seconds(setting: str, value: object, *, at_least: float = 0) -> float | None:
     """A number of seconds from `at_least` up, or None where there is no such bound."""
-    if value is None:
+    if value is None or value == math.inf:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= at_least:
-        raise ConfigError(setting, value, f"a number of seconds >= {at_least}, or None")
-    return None if value == math.inf else value
+    try:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and float(value) >= at_least:  # type: ignore[arg-type]
+            return value  # type: ignore[return-value]
+    except OverflowError:
+        pass
+    raise ConfigError(setting, value, f"a number of seconds >= {at_least}, or None")

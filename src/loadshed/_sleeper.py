@@ -1,0 +1,33 @@
+"""Sleeper: a task that sleeps until it is woken, on asyncio and trio."""
+
+import asyncio
+
+import anyio
+
+
+class Sleeper:
+    """Made by the task that is going to sleep; woken by another task of the same event loop."""
+
+    __slots__ = ("_event", "_loop")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._loop = asyncio._get_running_loop()
+
+    async def sleep(self) -> None:
+        """Sleep until woken: at once, if that has happened already."""
+        await self._event.wait()
+
+    def wake(self) -> bool:
+        """Wake the task up; False where its event loop was closed under it, so it never will.
+
+        Raises:
+            RuntimeError: This is not the thread of its event loop.
+        """
+        try:
+            self._event.set()
+        except RuntimeError:
+            if self._loop is None or not self._loop.is_closed():
+                raise
+            return False
+        return True
