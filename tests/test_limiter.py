@@ -381,9 +381,11 @@ async def test_waiters_of_a_closed_event_loop_are_passed_over() -> None:
     permit = limiter.acquire_nowait()
     many = 3000  # more than Python calls may be nested
 
+    acquiring = [limiter.acquire() for _ in range(many)]
+
     def leave_waiters_behind() -> list[asyncio.Task[Permit]]:
         loop = asyncio.new_event_loop()
-        left = [loop.create_task(limiter.acquire()) for _ in range(many)]
+        left = [loop.create_task(each) for each in acquiring]
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         return left
@@ -397,9 +399,9 @@ async def test_waiters_of_a_closed_event_loop_are_passed_over() -> None:
         assert callers.states == ["running"]
         callers.all_go()
     assert counts(limiter) == (0, 0, 2, 2, many)
-    for task in left:
+    for task, each in zip(left, acquiring, strict=True):
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        task.get_coro().close()
+        each.close()
     assert counts(limiter) == (0, 0, 2, 2, many)
 
 

@@ -212,9 +212,11 @@ async def test_cancelling_get_at_any_await_loses_no_item(filled: bool) -> None:
 async def test_a_getter_of_a_closed_event_loop_is_passed_over() -> None:
     queue: BoundedQueue[int] = BoundedQueue(5)
 
+    getting = queue.get()
+
     def leave_a_getter_behind() -> asyncio.Task[int]:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(queue.get())
+        task = loop.create_task(getting)
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         return task
@@ -231,7 +233,7 @@ async def test_a_getter_of_a_closed_event_loop_is_passed_over() -> None:
         queue.put_nowait(1)
     assert got == [1]
     left._log_destroy_pending = False  # type: ignore[attr-defined]
-    left.get_coro().close()
+    getting.close()
     assert queue.statistics().waiting == 0
 
 
