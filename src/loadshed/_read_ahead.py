@@ -35,7 +35,7 @@ class ReadAhead:
         self._receive = receive
         self._messages: deque[Message] = deque()
         self._size = 0
-        self._complete = False  # the body; what follows should be that the client leaves
+        self._complete = False  # what follows can only be that the client leaves
         self._error: Exception | None = None
         self._waiting = anyio.CancelScope()  # around the wait for the permit
         self._granted = anyio.Event()
@@ -63,7 +63,7 @@ class ReadAhead:
         elif self._complete:
             # Not a server's receive, which waits, but one that answers again and again.
             self._size = READ_AHEAD
-        elif message["type"] == "http.request":
+        else:
             self._size += MESSAGE + len(message.get("body") or b"")
             self._complete = not message.get("more_body", False)
 
