@@ -4,10 +4,13 @@
 .PHONY: help demo test lint format types unit lowest bench soak docs clean
 .DELETE_ON_ERROR:
 
-# The first of these that is Python 3.11 or newer; `make PYTHON=/path/to/python` decides otherwise.
+# The first of these that is Python 3.11 or newer and can make virtual environments, or else the
+# first that is new enough; `make PYTHON=/path/to/python` decides otherwise.
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell command -v $(p) >/dev/null 2>&1 && $(p) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(p))))
+HAS_VENV := import venv, ensurepip
+which = $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(1)' >/dev/null 2>&1 && echo $(p))))
+PYTHON ?= $(or $(call which,$(HAS_VENV); $(NEW_ENOUGH)),$(call which,$(NEW_ENOUGH)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -73,8 +76,8 @@ $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "loadshed needs Python 3.11 or newer, and none of these is: $(CANDIDATES)." \
 	  "Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "loadshed needs Python 3.11 or newer, and PYTHON=$(PYTHON) is not." >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
-	  "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -c '$(HAS_VENV)' 2>/dev/null || { echo "$(PYTHON) can't make virtual environments: its venv" \
+	  "module is missing. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@

@@ -82,8 +82,8 @@ def test_back_pressure_reads_like_ray_serves() -> None:
 
 def test_a_timeout_in_the_queue_says_how_long_it_waited() -> None:
     assert str(QueueTimeoutError(1, 2, max_wait=0.5)) == (
-        "Request dropped due to backpressure (max_wait=0.5 s passed in the queue, "
-        "num_queued_requests=1, max_queued_requests=2)."
+        "Request dropped due to backpressure "
+        "(num_queued_requests=1, max_queued_requests=2, max_wait=0.5)."
     )
 
 

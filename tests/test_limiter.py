@@ -615,8 +615,8 @@ async def test_the_log_names_the_limiter(caplog: pytest.LogCaptureFixture) -> No
             await limiter.acquire()
     (line,) = caplog.messages
     assert line == (
-        "Request dropped due to backpressure (max_wait=0 s passed in the queue, "
-        "num_queued_requests=0, max_queued_requests=1). Limiter: 'model'."
+        "Request dropped due to backpressure "
+        "(num_queued_requests=0, max_queued_requests=1, max_wait=0). Limiter: 'model'."
     )
 
 

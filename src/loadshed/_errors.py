@@ -110,8 +110,11 @@ class QueueTimeoutError(BackPressureError):
         return self.args[4]  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        reason = f"(max_wait={self.max_wait} s passed in the queue, "
-        return super().__str__().replace("(", reason, 1)
+        queued, most, _, _, max_wait = self.args
+        return (
+            "Request dropped due to backpressure "
+            f"(num_queued_requests={queued}, max_queued_requests={most}, max_wait={max_wait})."
+        )
 
 
 class RetryError(LoadShedError):

@@ -11,13 +11,14 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 READ_AHEAD = 64 * 1024
-"""Bytes of a body that are read before the application asks for them."""
+"""Bytes of a body after which no more is read before the application asks for it."""
 
 MESSAGE = 256
 """Bytes that each message counts for besides its body: a body may come in very small pieces."""
 
 LOOKS = 10
-"""Rounds of the event loop in which a client that had left before the grant is noticed."""
+"""Rounds of the event loop in which a client that had left before the grant is noticed: a few more
+than it takes to wake the reader and get through a server's `receive`, on trio too."""
 
 
 class ReadAhead:

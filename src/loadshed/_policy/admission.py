@@ -27,8 +27,8 @@ class State(Enum):
 class Ticket:
     """One request on its way through an `Admission`.
 
-    What a later policy asks of a request (a class, a deadline, a cost) becomes a field here;
-    the steps of `Admission` keep their shape.
+    What a policy asks of a request is a field here: its deadline now; a class or a cost, where
+    there is one.
 
     Args:
         expires_at: The time after which it is not worth admitting; `math.inf` is never.
