@@ -226,11 +226,10 @@ class ConcurrencyLimiter:
         Raises:
             QueueFullError: None is free. It counts, and is logged, as a shed.
         """
-        permit = self._acquire_free()
-        if permit is None:
+        if not self._enter():
             self._admission.refuse("queue_full")
             raise self._sheds.queue_full(self._admission, self._clock.now())
-        return permit
+        return Permit(self)
 
     @overload
     def __call__(
@@ -258,12 +257,13 @@ class ConcurrencyLimiter:
 
     # What follows is for the other modules of this package too.
 
-    def _acquire_free(self) -> "Permit | None":
+    def _enter(self) -> bool:
+        """Take a permit if one is free; `_release` gives it back."""
         admission = self._admission
         if admission.ongoing < admission.limit:
             admission.ongoing += 1
-            return Permit(self)
-        return None
+            return True
+        return False
 
     def _queue_up(self) -> "Waiter":
         """Take a place in the queue, or raise. `_wait` follows; where it can't, `_abandon`."""

@@ -20,7 +20,7 @@ import anyio
 
 from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, LoadShedError, RequestTimeoutError
-from loadshed._limiter import ConcurrencyLimiter, Permit, Waiter
+from loadshed._limiter import ConcurrencyLimiter, Waiter
 from loadshed._policy.settings import seconds
 from loadshed._read_ahead import ReadAhead
 
@@ -114,9 +114,9 @@ class LoadShedMiddleware:
         if limiter is None or self._is_exempt(scope):
             await self.app(scope, receive, send)
         elif kind == "http" and self._timeout is not None:
-            await self._serve_in_time(self._timeout, limiter, scope, _Exchange(receive, send))
+            await self._serve_in_time(self._timeout, scope, _Exchange(limiter, receive, send))
         else:
-            await self._serve(limiter, scope, _Exchange(receive, send))
+            await self._serve(scope, _Exchange(limiter, receive, send))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.limiter!r}>"
@@ -124,12 +124,11 @@ class LoadShedMiddleware:
     async def _serve_in_time(
         self,
         timeout: float,
-        limiter: ConcurrencyLimiter,
         scope: Scope,
         exchange: "_Exchange",
     ) -> None:
         with anyio.move_on_after(timeout) as exchange.time:
-            await self._serve(limiter, scope, exchange)
+            await self._serve(scope, exchange)
         if exchange.complete or not exchange.time.cancel_called:
             return
         error = RequestTimeoutError(timeout)
@@ -137,30 +136,22 @@ class LoadShedMiddleware:
             raise error  # all that is left to the server is to break the connection off
         await exchange.send_problem(scope, HTTPStatus.GATEWAY_TIMEOUT, error)
 
-    async def _serve(
-        self, limiter: ConcurrencyLimiter, scope: Scope, exchange: "_Exchange"
-    ) -> None:
+    async def _serve(self, scope: Scope, exchange: "_Exchange") -> None:
         try:
-            permit = exchange.permit = limiter._acquire_free()
-            if permit is None:
-                await self._queue(limiter, limiter._queue_up(), scope, exchange)
+            exchange.holds_permit = exchange.limiter._enter()
+            if not exchange.holds_permit:
+                await self._queue(exchange.limiter._queue_up(), scope, exchange)
                 return
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             finally:
-                permit.release()
+                exchange.release()
         except BackPressureError as error:  # of this limiter, or of one in the application
             if exchange.started:
                 raise
             await self._shed(error, scope, exchange)
 
-    async def _queue(
-        self,
-        limiter: ConcurrencyLimiter,
-        waiter: Waiter,
-        scope: Scope,
-        exchange: "_Exchange",
-    ) -> None:
+    async def _queue(self, waiter: Waiter, scope: Scope, exchange: "_Exchange") -> None:
         """Run the application once `waiter` has its permit, unless the client leaves before."""
         inbox = ReadAhead(exchange.receive)
         exchange.receive = inbox.receive
@@ -170,17 +161,20 @@ class LoadShedMiddleware:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(inbox.read)
                 try:
-                    granted = await inbox.outlasts(limiter._wait(waiter))
+                    granted = await inbox.outlasts(exchange.limiter._wait(waiter))
                     if granted:
-                        with Permit(limiter) as exchange.permit:
+                        exchange.holds_permit = True
+                        try:
                             await self.app(scope, exchange.receive, exchange.send)
+                        finally:
+                            exchange.release()
                 except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
                     failure = error  # raised below as it is, not wrapped by the task group
                 # Not in a `finally`: whoever cancels this task cancels the reader as well.
                 tasks.cancel_scope.cancel()
         finally:
             if not granted:
-                limiter._abandon(waiter)
+                exchange.limiter._abandon(waiter)
         if failure is not None:
             try:
                 raise failure
@@ -203,14 +197,15 @@ class LoadShedMiddleware:
 class _Exchange:
     """One request: where it is read, what was sent in answer so far, and its permit."""
 
-    __slots__ = ("_send", "complete", "permit", "receive", "started", "time")
+    __slots__ = ("_send", "complete", "holds_permit", "limiter", "receive", "started", "time")
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, receive: Receive, send: Send) -> None:
+        self.limiter = limiter
+        self.holds_permit = False
         self.receive = receive
         self._send = send
         self.started = False  # the server may have sent the first byte
         self.complete = False  # it has been given the last one
-        self.permit: Permit | None = None
         self.time: anyio.CancelScope | None = None
 
     async def send(self, message: Message) -> None:
@@ -223,10 +218,15 @@ class _Exchange:
             await self._send(message)
             self.complete = True
         finally:
-            if self.permit is not None:
-                self.permit.release()
+            self.release()
             if self.complete and self.time is not None:
                 self.time.deadline = math.inf  # what runs on in the background has its own time
+
+    def release(self) -> None:
+        """Give the permit back, once."""
+        if self.holds_permit:
+            self.holds_permit = False
+            self.limiter._release()
 
     async def send_problem(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
         """Answer with problem details (RFC 9457)."""
