@@ -177,6 +177,18 @@ async def test_a_limiter_deeper_inside_is_answered_the_same_way() -> None:
     assert statistics(middleware) == (0, 0, 1, 0)
 
 
+@pytest.mark.parametrize(("told", "sent"), [(0, b"1"), (0.5, b"1"), (2.5, b"3"), (7, b"7")])
+async def test_an_error_of_the_applications_own_is_told_in_whole_seconds(
+    told: Any, sent: bytes
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise BackPressureError(retry_after=told)
+
+    client = Client(LoadShedMiddleware(app, max_ongoing_requests=1))
+    await client.run()
+    assert (client.status, client.headers[b"retry-after"]) == (503, sent)
+
+
 async def test_back_pressure_after_the_response_began_is_the_servers_to_handle() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})

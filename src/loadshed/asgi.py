@@ -234,7 +234,8 @@ class _Exchange:
         body, length = _problem(status, str(error))
         headers = [(b"content-type", b"application/problem+json"), length]
         if isinstance(error, BackPressureError):
-            headers.append((b"retry-after", b"%d" % error.retry_after))
+            # Whole seconds, whatever an error of the application's own says.
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
         self.started = True
         await self._send({"type": prefix + ".start", "status": int(status), "headers": headers})
         await self._send({"type": prefix + ".body", "body": body})
