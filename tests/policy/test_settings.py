@@ -5,7 +5,7 @@ import math
 import pytest
 
 from loadshed import ConfigError, LoadShedError
-from loadshed._policy.settings import seconds, whole_number
+from loadshed._policy.settings import seconds, whole_number, yes_or_no
 
 
 class Index:
@@ -43,3 +43,15 @@ def test_seconds_are_a_number_or_none(value: object, result: float | None) -> No
 def test_nothing_else_is_a_number_of_seconds(value: object) -> None:
     with pytest.raises(ConfigError, match=r"max_wait must be a number of seconds >= 0, or None"):
         seconds("max_wait", value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_or_no_is_a_bool(value: bool) -> None:
+    assert yes_or_no("trust_deadline", value) is value
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "yes", "", 1.0, [], math.nan])
+def test_nothing_else_is_yes_or_no(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        yes_or_no("trust_deadline", value)
+    assert str(caught.value) == f"trust_deadline must be True or False, not {value!r}."

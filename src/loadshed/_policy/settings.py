@@ -19,6 +19,13 @@ def whole_number(setting: str, value: object, *, at_least: int) -> float:
     return number
 
 
+def yes_or_no(setting: str, value: object) -> bool:
+    """True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise ConfigError(setting, value, "True or False")
+    return value
+
+
 def seconds(setting: str, value: object, *, at_least: float = 0) -> float | None:
     """A number of seconds from `at_least` up, or None where there is no such bound."""
     if value is None or value == math.inf:
