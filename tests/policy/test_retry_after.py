@@ -101,6 +101,58 @@ def test_another_clock_starts_afresh() -> None:
     assert retry_after.shed(5, queued=1, returned=returned) == 1
 
 
+# How fast permits come back, for who turns requests away by it.
+
+
+def test_before_any_permit_came_back_the_pace_is_not_known() -> None:
+    retry_after = RetryAfter()
+    assert retry_after.pace() == 0
+    retry_after.observe(0, 0, busy=False)
+    retry_after.observe(100, 0, busy=True)
+    assert retry_after.pace() == 0
+
+
+def test_the_pace_is_that_at_which_permits_come_back_while_somebody_waits() -> None:
+    retry_after = RetryAfter()
+    now, returned = served(retry_after, every=2, times=4)
+    assert retry_after.pace() == 2
+    retry_after.observe(now + 5, returned, busy=False)  # a pause
+    assert retry_after.pace() == 2
+
+
+def test_after_a_longer_pause_the_pace_is_not_known_until_it_is_seen_again() -> None:
+    """Or one slow minute would shed for ever after, as nobody who is shed waits and sees more."""
+    retry_after = RetryAfter()
+    now, returned = served(retry_after, every=30, times=4)
+    retry_after.observe(now + 5.5, returned, busy=False)
+    assert retry_after.pace() == 0
+    retry_after.observe(now + 5.75, returned + 1, busy=True)
+    assert retry_after.pace() == 0.25
+
+
+def test_sheds_do_not_keep_an_old_pace_alive() -> None:
+    retry_after = RetryAfter()
+    now, returned = served(retry_after, every=30, times=4)
+    for second in range(1, 10):
+        retry_after.observe(now + second, returned, busy=False)
+        retry_after.shed(now + second, queued=0, returned=returned)
+    assert retry_after.pace() == 0
+
+
+def test_the_estimate_for_those_who_are_shed_outlives_the_pause() -> None:
+    retry_after = RetryAfter()
+    now, returned = served(retry_after, every=2, times=4)
+    retry_after.observe(now + 60, returned, busy=False)
+    assert retry_after.shed(now + 60, queued=4, returned=returned) == 10
+
+
+def test_another_clock_forgets_the_pace() -> None:
+    retry_after = RetryAfter()
+    served(retry_after, every=10, times=4)
+    retry_after.observe(5, 4, busy=True)
+    assert retry_after.pace() == 0
+
+
 def sheds(retry_after: RetryAfter, second: int, count: int) -> int:
     """So many in this second; the answer to the last of them."""
     return [retry_after.shed(second + n / (count + 1), 0, 0) for n in range(count)][-1]

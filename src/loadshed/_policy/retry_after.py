@@ -18,12 +18,17 @@ class RetryAfter:
     `_Patience`.
     """
 
-    __slots__ = ("_latest", "_patience", "_rate")
+    __slots__ = ("_latest", "_patience", "_rate", "_since", "_waited_at")
 
     def __init__(self) -> None:
         self._latest = -math.inf  # no event was seen after this time
+        self._forget()
+
+    def _forget(self) -> None:
         self._rate = _ReturnRate()
         self._patience = _Patience()
+        self._waited_at = -math.inf  # the last time at which somebody is known to have waited
+        self._since = self._rate.mark()  # when the waiting began that goes on, with short pauses
 
     def observe(self, now: float, returned: int, *, busy: bool) -> None:
         """Note how many permits were `returned` by `now`.
@@ -33,11 +38,27 @@ class RetryAfter:
             returned: How many permits have been returned so far.
             busy: Whether somebody waited for one ever since the last observation.
         """
+        self._observe(now, returned, busy=busy)
+        if busy:
+            self._waited_at = now
+        elif now - self._waited_at > LATELY:
+            self._since = self._rate.mark()
+
+    def _observe(self, now: float, returned: int, *, busy: bool) -> None:
         if now < self._latest:  # another event loop, another clock
-            self._rate = _ReturnRate()
-            self._patience = _Patience()
+            self._forget()
         self._latest = now
         self._rate.observe(now, returned, busy=busy)
+
+    def pace(self) -> float:
+        """Seconds from one permit that comes back to the next; 0 where that isn't known.
+
+        For who turns a request away by it, so it is more careful than the estimate. It rests on
+        what was seen since somebody began to wait, with no pause of more than `LATELY`. Else one
+        slow hour would shed, a day later, whoever would have had to wait, and as then nobody
+        waits, nothing would ever be seen that corrects it.
+        """
+        return self._rate.seconds_for(1, since=self._since)
 
     def shed(self, now: float, queued: int, returned: int, *, earlier: int = 0) -> int:
         """A request was shed: the whole seconds to tell it, 1 to 32.
@@ -49,7 +70,7 @@ class RetryAfter:
             earlier: How many more were shed since the last call, in the same second as that one.
         """
         # Where nobody can wait, sheds that follow each other closely say that it is busy.
-        self.observe(now, returned, busy=queued > 0 or now - self._latest <= LATELY)
+        self._observe(now, returned, busy=queued > 0 or now - self._latest <= LATELY)
         patience = self._patience.shed(math.floor(now), earlier)
         estimate = math.ceil(self._rate.seconds_for(queued + 1))
         return max(1, patience, min(LONGEST, estimate))
@@ -79,11 +100,15 @@ class _ReturnRate:
         if self._now[0] - self._recent[0] >= LATELY and self._now[1] > self._recent[1]:
             self._older, self._recent = self._recent, self._now
 
-    def seconds_for(self, permits: int) -> float:
-        """How long that many take to come back; 0 before any did."""
+    def mark(self) -> tuple[float, int]:
+        """This point in time, for `seconds_for`."""
+        return self._now
+
+    def seconds_for(self, permits: int, *, since: tuple[float, int] = (0.0, 0)) -> float:
+        """How long that many take to come back; 0 before any did, lately and `since` then."""
         seconds, returned = self._now
-        since, before = self._older
-        return permits * (seconds - since) / (returned - before) if returned > before else 0
+        began, before = max(self._older, since)
+        return permits * (seconds - began) / (returned - before) if returned > before else 0
 
 
 class _Patience:
