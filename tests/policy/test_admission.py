@@ -17,6 +17,7 @@ from loadshed._policy.admission import Admission, State, Ticket
 LIMITS = st.one_of(st.integers(1, 5), st.just(math.inf))
 BOUNDS = st.one_of(st.integers(0, 5), st.just(math.inf))
 WAITS = st.one_of(st.just(math.inf), st.integers(0, 6).map(float))
+PACES = st.sampled_from([0, 0.5, 1, 3])
 
 
 class Naive:
@@ -27,12 +28,19 @@ class Naive:
         self.running = 0
         self.queue: list[Ticket] = []
         self.states: dict[Ticket, State] = {}
-        self.completed = self.abandoned = self.full = self.timeouts = 0
+        self.waits: dict[Ticket, float] = {}  # until when each waits, whatever its deadline
+        self.deadlines: dict[Ticket, float] = {}
+        self.completed = self.abandoned = self.full = self.timeouts = self.late = 0
 
     def advance(self, now: float) -> set[Ticket]:
-        dead = {ticket for ticket in self.queue if ticket.expires_at <= now}
+        late = {ticket for ticket in self.queue if self.deadlines[ticket] <= now}
+        timed_out = {ticket for ticket in self.queue if self.waits[ticket] <= now}
+        both = late & timed_out
+        first = {ticket for ticket in both if self.waits[ticket] < self.deadlines[ticket]}
+        self.late += len(late - first)
+        self.timeouts += len(timed_out - (both - first))
+        dead = late | timed_out
         self.queue = [ticket for ticket in self.queue if ticket not in dead]
-        self.timeouts += len(dead)
         free = max(0, min(len(self.queue), self.limit - self.running))
         next_ones, self.queue = self.queue[: int(free)], self.queue[int(free) :]
         self.running += len(next_ones)
@@ -67,21 +75,28 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.naive.running += 1
             self.held += 1
 
-    @rule(wait=WAITS)
-    def offer(self, wait: float) -> None:
-        ticket = Ticket(self.now + wait)
-        settled = self.admission.offer(ticket, self.now)
+    @rule(wait=WAITS, left=WAITS, pace=PACES)
+    def offer(self, wait: float, left: float, pace: float) -> None:
+        ticket = Ticket(self.now + wait, deadline=self.now + left)
+        self.naive.waits[ticket], self.naive.deadlines[ticket] = self.now + wait, self.now + left
+        settled = self.admission.offer(ticket, self.now, pace=pace)
         self.told(settled, self.naive.advance(self.now))
-        if self.naive.running < self.naive.limit:
+        if left == 0:
+            self.naive.states[ticket] = State.SHED
+            self.naive.late += 1
+        elif self.naive.running < self.naive.limit:
             self.naive.states[ticket] = State.ADMITTED
             self.naive.running += 1
             self.held += 1
-        elif len(self.naive.queue) < self.naive.bound:
-            self.naive.states[ticket] = State.QUEUED
-            self.naive.queue.append(ticket)
-        else:
+        elif len(self.naive.queue) >= self.naive.bound:
             self.naive.states[ticket] = State.SHED
             self.naive.full += 1
+        elif sum(pace for _ in [*self.naive.queue, ticket]) > left:
+            self.naive.states[ticket] = State.SHED
+            self.naive.late += 1
+        else:
+            self.naive.states[ticket] = State.QUEUED
+            self.naive.queue.append(ticket)
 
     @precondition(lambda self: self.naive.running >= self.naive.limit)
     @rule()
@@ -94,6 +109,11 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.naive.full += 1
         else:
             assert not would_shed or self.admission.line.next_expiry <= self.now
+
+    @rule(left=st.integers(-1, 1))
+    def turn_away_late(self, left: int) -> None:
+        assert self.admission.turn_away_late(self.now + left, self.now) is (left <= 0)
+        self.naive.late += left <= 0
 
     @precondition(lambda self: self.held)
     @rule(in_short=st.booleans())
@@ -112,8 +132,16 @@ class AdmissionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.untaken)
     @rule()
     def take(self) -> None:
-        self.untaken.pop(0)
-        self.held += 1
+        ticket = self.untaken.pop(0)
+        settled = self.admission.claim(ticket, self.now)
+        if self.naive.deadlines[ticket] > self.now:
+            assert settled == []
+            self.held += 1
+        else:
+            self.naive.states[ticket] = State.EXPIRED
+            self.naive.late += 1
+            self.naive.running -= 1
+            self.told(settled, self.naive.advance(self.now))
 
     @precondition(lambda self: self.untaken)
     @rule(data=st.data())
@@ -164,7 +192,14 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert admission.ongoing == naive.running == self.held + len(self.untaken)
         assert admission.completed == naive.completed
         assert admission.abandoned == naive.abandoned
-        assert admission.shed == {"queue_full": naive.full, "queue_timeout": naive.timeouts}
+        assert admission.shed == {
+            "queue_full": naive.full,
+            "queue_timeout": naive.timeouts,
+            "deadline": naive.late,
+        }
+        turned_away = {State.SHED, State.EXPIRED}
+        for ticket, state in naive.states.items():
+            assert (ticket.reason is not None) is (state in turned_away)
 
     @invariant()
     def admitted_is_completed_and_ongoing(self) -> None:
@@ -216,6 +251,75 @@ def test_a_permit_is_never_given_to_a_waiter_past_its_expiry() -> None:
     admission.offer(patient, 0)
     assert admission.release(5) == [late, patient]
     assert (late.state, patient.state) == (State.EXPIRED, State.ADMITTED)
+
+
+def test_a_request_that_comes_at_its_deadline_takes_no_free_permit() -> None:
+    admission: Admission[Ticket] = Admission(1, 1)
+    ticket = Ticket(deadline=5)
+    assert admission.offer(ticket, 5) == []
+    assert (ticket.state, ticket.reason) == (State.SHED, "deadline")
+    assert admission.turn_away_late(5, 5)
+    assert (admission.ongoing, admission.shed["deadline"]) == (0, 2)
+
+
+def test_a_deadline_that_the_pace_cannot_meet_is_shed_on_arrival_and_one_that_it_can_waits() -> (
+    None
+):
+    admission: Admission[Ticket] = Admission(1, 9)
+    assert admission.enter()
+    admission.offer(Ticket(), 0)
+    for left, state in [(3.9, State.SHED), (4, State.QUEUED), (math.inf, State.QUEUED)]:
+        ticket = Ticket(deadline=left)
+        admission.offer(ticket, 0, pace=2)
+        assert ticket.state is state
+    assert admission.shed["deadline"] == 1
+
+
+def test_with_a_free_permit_no_pace_sheds_anybody() -> None:
+    admission: Admission[Ticket] = Admission(1, 9)
+    ticket = Ticket(deadline=1)
+    admission.offer(ticket, 0, pace=1000)
+    assert ticket.state is State.ADMITTED
+
+
+def test_whoever_has_expired_does_not_count_in_the_estimate_for_a_newcomer() -> None:
+    admission: Admission[Ticket] = Admission(1, 9)
+    assert admission.enter()
+    admission.offer(Ticket(expires_at=1), 0)
+    ticket = Ticket(deadline=3)
+    admission.offer(ticket, 1, pace=2)
+    assert ticket.state is State.QUEUED
+
+
+def test_a_queue_that_is_full_is_said_to_be_full_whatever_the_deadline() -> None:
+    admission: Admission[Ticket] = Admission(1, 0)
+    assert admission.enter()
+    ticket = Ticket(deadline=1)
+    admission.offer(ticket, 0, pace=1000)
+    assert (ticket.state, ticket.reason) == (State.SHED, "queue_full")
+
+
+def test_what_ends_a_wait_is_named_and_at_the_same_instant_it_is_the_deadline() -> None:
+    admission: Admission[Ticket] = Admission(1, 9)
+    assert admission.enter()
+    tickets = [Ticket(2, deadline=3), Ticket(3, deadline=2), Ticket(2, deadline=2)]
+    for ticket in tickets:
+        admission.offer(ticket, 0)
+    admission.expire(3)
+    assert [ticket.reason for ticket in tickets] == ["queue_timeout", "deadline", "deadline"]
+
+
+def test_a_permit_that_is_claimed_after_the_deadline_goes_to_the_next() -> None:
+    admission: Admission[Ticket] = Admission(1, 9)
+    assert admission.enter()
+    late, patient = Ticket(deadline=5), Ticket()
+    admission.offer(late, 0)
+    admission.offer(patient, 0)
+    assert admission.release(4) == [late]
+    assert admission.claim(late, 5) == [patient]
+    assert (late.state, late.reason) == (State.EXPIRED, "deadline")
+    assert admission.claim(patient, 5) == []
+    assert (admission.ongoing, admission.admitted) == (1, 2)
 
 
 # Failures that peers have, as traces of their own.

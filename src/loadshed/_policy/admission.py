@@ -17,9 +17,10 @@ class State(Enum):
     ADMITTED = "admitted"
     """It holds a permit and has to release it."""
     SHED = "shed"
-    """Turned away on arrival: the queue was full."""
+    """Turned away on arrival: the queue was full, or its deadline could not be met."""
     EXPIRED = "expired"
-    """Turned away from the queue: `expires_at` came before its turn."""
+    """Turned away from the queue: `expires_at` came before its turn, or its deadline before its
+    caller could use the permit."""
     ABANDONED = "abandoned"
     """Its caller left before it had, or could use, a permit."""
 
@@ -32,12 +33,19 @@ class Ticket:
 
     Args:
         expires_at: The time after which it is not worth admitting; `math.inf` is never.
+        deadline: The time after which its caller has no use for an answer; `math.inf` is never.
+
+    Attributes:
+        expires_at: The time at which it leaves the line: the earlier of the two.
+        reason: Why it was turned away; None where it was not.
     """
 
-    __slots__ = ("expires_at", "state")
+    __slots__ = ("deadline", "expires_at", "reason", "state")
 
-    def __init__(self, expires_at: float = math.inf) -> None:
-        self.expires_at = expires_at
+    def __init__(self, expires_at: float = math.inf, *, deadline: float = math.inf) -> None:
+        self.expires_at = min(expires_at, deadline)
+        self.deadline = deadline
+        self.reason: str | None = None
         self.state = State.NEW
 
 
@@ -79,7 +87,7 @@ class Admission(Generic[TicketT]):
         self.ongoing = 0
         self.completed = 0
         self.abandoned = 0
-        self.shed = {"queue_full": 0, "queue_timeout": 0}
+        self.shed = {"queue_full": 0, "queue_timeout": 0, "deadline": 0}
 
     @property
     def admitted(self) -> int:
@@ -111,18 +119,48 @@ class Admission(Generic[TicketT]):
             return True
         return False
 
-    def offer(self, ticket: TicketT, now: float) -> list[TicketT]:
-        """A request arrives: it is admitted, queued, or shed."""
+    def turn_away_late(self, deadline: float, now: float) -> bool:
+        """Shed a request that comes when its deadline has passed, even where a permit is free."""
+        if deadline <= now:
+            self.shed["deadline"] += 1
+            return True
+        return False
+
+    def offer(self, ticket: TicketT, now: float, *, pace: float = 0) -> list[TicketT]:
+        """A request arrives: it is admitted, queued, or shed.
+
+        Args:
+            ticket: The request.
+            now: The time.
+            pace: Seconds from one permit that comes back to the next, as far as can be told: a
+                request whose deadline comes before its turn at that pace need not begin to wait.
+                0 where it isn't known, and no such request is shed.
+        """
         settled = self._settle(now)  # whoever has expired holds no place against a newcomer
-        if self.enter():
+        if ticket.deadline <= now:
+            self._turn_away(ticket, State.SHED, "deadline")
+        elif self.enter():
             ticket.state = State.ADMITTED
         elif self.line.is_full:
-            ticket.state = State.SHED
-            self.refuse("queue_full")
+            self._turn_away(ticket, State.SHED, "queue_full")
+        elif (len(self.line) + 1) * pace > ticket.deadline - now:
+            self._turn_away(ticket, State.SHED, "deadline")
         else:
             ticket.state = State.QUEUED
             self.line.append(ticket)
         return settled
+
+    def claim(self, ticket: TicketT, now: float) -> list[TicketT]:
+        """The caller of a ticket that was admitted from the line is about to use its permit.
+
+        If its deadline has passed since it was admitted, the permit is handed on instead: the
+        ticket expires, and counts as shed, not as admitted.
+        """
+        if ticket.deadline > now:
+            return []
+        self.ongoing -= 1
+        self._turn_away(ticket, State.EXPIRED, "deadline")
+        return self._settle(now)
 
     def leave(self) -> bool:
         """Give a permit back, without the time; whether somebody waits, who needs `settle`."""
@@ -165,10 +203,15 @@ class Admission(Generic[TicketT]):
             return []
         settled = self.line.expire(now)
         for expired in settled:
-            expired.state = State.EXPIRED
-            self.refuse("queue_timeout")
+            is_late = expired.deadline <= expired.expires_at
+            self._turn_away(expired, State.EXPIRED, "deadline" if is_late else "queue_timeout")
         while self.ongoing < self.limit and (next_one := self.line.pop()) is not None:
             next_one.state = State.ADMITTED
             self.ongoing += 1
             settled.append(next_one)
         return settled
+
+    def _turn_away(self, ticket: TicketT, state: State, reason: str) -> None:
+        ticket.state = state
+        ticket.reason = reason
+        self.refuse(reason)
