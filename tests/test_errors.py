@@ -87,6 +87,17 @@ def test_a_timeout_in_the_queue_says_how_long_it_waited() -> None:
     )
 
 
+def test_a_deadline_is_named_where_the_numbers_do_not_say_why() -> None:
+    assert str(QueueFullError(1, 2, reason="deadline")) == (
+        "Request dropped due to backpressure "
+        "(num_queued_requests=1, max_queued_requests=2, reason=deadline)."
+    )
+    assert str(QueueTimeoutError(1, 2, reason="deadline", max_wait=0.5)) == (
+        "Request dropped due to backpressure "
+        "(num_queued_requests=1, max_queued_requests=2, max_wait=0.5, reason=deadline)."
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "facts"),
     [

@@ -4,7 +4,7 @@
 LoadShedError
 ├── BackPressureError             there is no room: come back after `retry_after` seconds
 │   ├── QueueFullError            shed on arrival
-│   └── QueueTimeoutError         shed after waiting `max_wait`
+│   └── QueueTimeoutError         shed after waiting `max_wait`, or until its deadline
 ├── RetryError                    every attempt failed; carries them
 ├── CircuitOpenError              the client's breaker is open: nothing was sent
 ├── RequestTimeoutError           `request_timeout_s` passed
@@ -70,7 +70,7 @@ class BackPressureError(LoadShedError):
 
     @property
     def reason(self) -> str:
-        """Why, in a word that metrics can count: "queue_full", "queue_timeout"."""
+        """Why, in a word that metrics can count: "queue_full", "queue_timeout", "deadline"."""
         return self.args[2]  # type: ignore[no-any-return]
 
     @property
@@ -79,19 +79,26 @@ class BackPressureError(LoadShedError):
         return self.args[3]  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        queued, most, *_ = self.args
+        queued, most, reason, *_ = self.args
         return (
             "Request dropped due to backpressure "
-            f"(num_queued_requests={queued}, max_queued_requests={most})."
+            f"(num_queued_requests={queued}, max_queued_requests={most}{_why(reason)})."
         )
 
 
 class QueueFullError(BackPressureError):
-    """The queue was full when the request arrived, or it would have had to wait and must not."""
+    """The queue was full when the request arrived, or it would have had to wait and must not.
+
+    With the reason "deadline": its caller's deadline had passed, or would have passed before its
+    turn came.
+    """
 
 
 class QueueTimeoutError(BackPressureError):
-    """The request waited `max_wait` seconds in the queue and its turn did not come."""
+    """The request waited `max_wait` seconds in the queue and its turn did not come.
+
+    With the reason "deadline": its caller's deadline passed first.
+    """
 
     def __init__(
         self,
@@ -106,14 +113,15 @@ class QueueTimeoutError(BackPressureError):
 
     @property
     def max_wait(self) -> float | None:
-        """How many seconds it was allowed to wait."""
+        """How many seconds it was allowed to wait, by the limiter or by its caller's deadline."""
         return self.args[4]  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
-        queued, most, _, _, max_wait = self.args
+        queued, most, reason, _, max_wait = self.args
         return (
             "Request dropped due to backpressure "
-            f"(num_queued_requests={queued}, max_queued_requests={most}, max_wait={max_wait})."
+            f"(num_queued_requests={queued}, max_queued_requests={most}, "
+            f"max_wait={max_wait}{_why(reason)})."
         )
 
 
@@ -142,7 +150,7 @@ class RequestTimeoutError(LoadShedError):
     """The request was not done within `request_timeout_s`, waiting in the queue included.
 
     Attributes:
-        request_timeout_s: How many seconds it had.
+        request_timeout_s: How many seconds it had, by the setting or by its caller's deadline.
     """
 
     def __init__(self, request_timeout_s: float) -> None:
@@ -182,3 +190,8 @@ class ConfigError(LoadShedError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.setting} must be {self.expected}, not {self.value!r}."
+
+
+def _why(reason: str) -> str:
+    """What the message says more, where its numbers don't say why."""
+    return ", reason=deadline" if reason == "deadline" else ""

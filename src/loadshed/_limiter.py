@@ -18,6 +18,7 @@ import anyio
 from loadshed._around import around
 from loadshed._clock import Clock
 from loadshed._policy.admission import Admission, State, Ticket
+from loadshed._policy.deadline import Deadline
 from loadshed._policy.settings import seconds, whole_number
 from loadshed._sheds import Sheds
 from loadshed._sleeper import Sleeper
@@ -48,8 +49,8 @@ class LimiterStatistics:
         max_queued_requests: The bound on `queued`, as it is now.
         admitted: Permits given so far.
         completed: Permits returned so far.
-        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout"); a reason that
-            never came up counts 0.
+        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout", "deadline"); a
+            reason that never came up counts 0.
         abandoned: Callers that left (were cancelled) while they waited.
     """
 
@@ -188,7 +189,7 @@ class ConcurrencyLimiter:
             return
         time = self._clock.now()
         if admission.turn_away(time):
-            raise self._sheds.queue_full(admission, time)
+            raise self._sheds.on_arrival(admission, time)
         await self._wait(self._join(time))
 
     async def __aexit__(
@@ -216,7 +217,7 @@ class ConcurrencyLimiter:
             return Permit(self)
         time = self._clock.now()
         if admission.turn_away(time):
-            raise self._sheds.queue_full(admission, time)
+            raise self._sheds.on_arrival(admission, time)
         await self._wait(self._join(time))
         return Permit(self)
 
@@ -228,7 +229,7 @@ class ConcurrencyLimiter:
         """
         if not self._enter():
             self._admission.refuse("queue_full")
-            raise self._sheds.queue_full(self._admission, self._clock.now())
+            raise self._sheds.on_arrival(self._admission, self._clock.now())
         return Permit(self)
 
     @overload
@@ -265,23 +266,39 @@ class ConcurrencyLimiter:
             return True
         return False
 
-    def _queue_up(self) -> "Waiter":
+    def _deadline_in(self, seconds: float) -> Deadline:
+        """The deadline of a request that has just come. Raises where that is now."""
+        admission = self._admission
+        time = self._clock.now()
+        deadline = Deadline(time, seconds)
+        if admission.turn_away_late(deadline.at, time):
+            self._observe_arrival(time)
+            raise self._sheds.on_arrival(admission, time, "deadline")
+        return deadline
+
+    def _queue_up(self, deadline: Deadline | None = None) -> "Waiter":
         """Take a place in the queue, or raise. `_wait` follows; where it can't, `_abandon`."""
         time = self._clock.now()
         if self._admission.turn_away(time):
-            raise self._sheds.queue_full(self._admission, time)
-        return self._join(time)
+            raise self._sheds.on_arrival(self._admission, time)
+        return self._join(time, deadline)
 
-    def _join(self, time: float) -> "Waiter":
+    def _join(self, time: float, deadline: Deadline | None = None) -> "Waiter":
         """The rest of `_queue_up`, where nothing says at once that the queue is full."""
         admission = self._admission
-        others_wait = len(admission.line) > 0
-        waiter = Waiter(time, self._max_wait)
-        self._wake(admission.offer(waiter, time))
-        if waiter.state is State.SHED:  # the place that seemed to be had by expiry is none
-            raise self._sheds.queue_full(admission, time)
-        self._sheds.retry_after.observe(time, admission.completed, busy=others_wait)
+        self._observe_arrival(time)
+        waiter = Waiter(time, self._max_wait, deadline)
+        pace = 0 if deadline is None else self._sheds.retry_after.pace()
+        self._wake(admission.offer(waiter, time, pace=pace))
+        if waiter.reason is not None:  # late; or the place that seemed to be had by expiry is none
+            raise self._sheds.on_arrival(admission, time, waiter.reason)
         return waiter
+
+    def _observe_arrival(self, time: float) -> None:
+        """Before the request changes anything: did those who are there already wait?"""
+        admission = self._admission
+        others_wait = len(admission.line) > 0
+        self._sheds.retry_after.observe(time, admission.completed, busy=others_wait)
 
     async def _wait(self, waiter: "Waiter") -> None:
         """Wait for the permit of `waiter`. Returns with it, or raises without it."""
@@ -291,8 +308,20 @@ class ConcurrencyLimiter:
             # Perhaps it was granted in this very step: then the permit goes to the next.
             self._abandon(waiter)
             raise
-        if waiter.state is State.EXPIRED:
-            raise self._sheds.queue_timeout(self._admission, self._clock.now(), waiter.max_wait)
+        self._raise_if_expired(waiter)
+
+    def _claim(self, waiter: "Waiter") -> None:
+        """Use the permit that `_wait` returned with, or raise where the deadline has passed since.
+
+        Between the grant and this other tasks ran, for as long as they liked.
+        """
+        self._wake(self._admission.claim(waiter, self._clock.now()))
+        self._raise_if_expired(waiter)
+
+    def _raise_if_expired(self, waiter: "Waiter") -> None:
+        if waiter.reason is not None:
+            time = self._clock.now()
+            raise self._sheds.from_queue(self._admission, time, waiter.reason, waiter.max_wait)
 
     async def _until_settled(self, waiter: "Waiter") -> None:
         if waiter.max_wait is None:
@@ -379,12 +408,21 @@ class Permit:
 
 
 class Waiter(Ticket):
-    """A ticket whose caller sleeps until it is settled."""
+    """A ticket whose caller sleeps until it is settled.
+
+    Attributes:
+        max_wait: How many seconds it waits at most, by the limiter or by its deadline.
+    """
 
     __slots__ = ("max_wait", "sleeper")
 
-    def __init__(self, time: float, max_wait: float | None) -> None:
-        super().__init__(math.inf if max_wait is None else time + max_wait)
+    def __init__(
+        self, time: float, max_wait: float | None, deadline: Deadline | None = None
+    ) -> None:
+        expires_at = math.inf if max_wait is None else time + max_wait
+        super().__init__(expires_at, deadline=math.inf if deadline is None else deadline.at)
+        if deadline is not None and deadline.at <= expires_at:
+            max_wait = deadline.seconds
         self.max_wait = max_wait
         self.sleeper = Sleeper()
 

@@ -40,24 +40,26 @@ class Sheds:
         self._since = self._until = -math.inf  # when the answer holds
         self._again = 0  # sheds that got the answer since it was found
 
-    def queue_full(self, admission: Admission[Any], time: float) -> QueueFullError:
+    def on_arrival(
+        self, admission: Admission[Any], time: float, reason: str = "queue_full"
+    ) -> QueueFullError:
         """The error for a request that has just been shed on arrival."""
         line = admission.line
         queued = len(line.entries)
         if self._since <= time < self._until and queued == self._queued:
             self._again += 1
-            return _new(QueueFullError, queued, line.bound, "queue_full", self._answer)
+            return _new(QueueFullError, queued, line.bound, reason, self._answer)
         answer = self._find_answer(admission, queued, time)
-        return self._note(QueueFullError(queued, line.bound, retry_after=answer), time)
+        return self._note(QueueFullError(queued, line.bound, reason, answer), time)
 
-    def queue_timeout(
-        self, admission: Admission[Any], time: float, max_wait: float | None
+    def from_queue(
+        self, admission: Admission[Any], time: float, reason: str, max_wait: float | None
     ) -> QueueTimeoutError:
         """The error for a request that has just been shed from the queue."""
         line = admission.line
         queued = len(line.entries)
         answer = self._find_answer(admission, queued, time)
-        error = QueueTimeoutError(queued, line.bound, retry_after=answer, max_wait=max_wait)
+        error = QueueTimeoutError(queued, line.bound, reason, answer, max_wait)
         return self._note(error, time)
 
     def _find_answer(self, admission: Admission[Any], queued: int, time: float) -> int:
