@@ -297,6 +297,44 @@ async def test_a_request_past_its_time_is_answered_or_broken_off(http: str) -> N
     assert cancelled == ["/silent", "/begun"]
 
 
+async def test_a_deadline_of_the_callers_is_read_and_kept(http: str) -> None:
+    limiter = ConcurrencyLimiter(1, 5)
+    paths: list[str] = []
+
+    async def handle(request: Request) -> Response:
+        paths.append(request.url.path)
+        if request.url.path == "/forever":
+            await asyncio.Event().wait()
+        return PlainTextResponse("ok")
+
+    def saying(seconds: str) -> list[tuple[str, str]]:
+        return [("X-Request-Timeout-Seconds", seconds)]
+
+    middleware = LoadShedMiddleware(
+        Starlette(routes=[Route("/{path:path}", handle)]), limiter=limiter, trust_deadline=True
+    )
+    async with serving(middleware, http) as port, client_of(port) as client:
+        expired = await client.get("/expired", headers=saying("0"))
+        assert (expired.status_code, expired.headers["retry-after"]) == (503, "1")
+        with limiter.acquire_nowait():
+            queued = await client.get("/queued", headers=saying("0.05"))
+        assert (queued.status_code, queued.headers["retry-after"]) == (503, "1")
+        assert "max_wait=0.05, reason=deadline)" in queued.json()["detail"]
+        running = await client.get("/forever", headers=saying("0.05"))
+        assert running.status_code == 504
+        retry = [*saying("30"), *saying("30"), ("X-Retry-Attempt", "1")]
+        answers = [
+            await client.get("/", headers=headers)
+            for headers in (saying("30"), saying("-1"), retry)
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        await until(limiter, ongoing=0, queued=0)
+    assert paths == ["/forever", "/", "/", "/"]
+    assert limiter.statistics().shed == {"deadline": 2}
+    seen = middleware.statistics()
+    assert (seen.deadlines, seen.retries, seen.ignored) == (4, 1, 3)
+
+
 async def test_a_websocket_beyond_the_limit_is_rejected_with_503() -> None:
     websockets = ConcurrencyLimiter(1, 0)
 

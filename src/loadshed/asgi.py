@@ -12,6 +12,7 @@ app = Starlette(middleware=[Middleware(LoadShedMiddleware, max_ongoing_requests=
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -21,10 +22,11 @@ import anyio
 from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, LoadShedError, RequestTimeoutError
 from loadshed._limiter import ConcurrencyLimiter, Waiter
-from loadshed._policy.settings import seconds
+from loadshed._policy.deadline import Deadline, read
+from loadshed._policy.settings import seconds, yes_or_no
 from loadshed._read_ahead import ReadAhead
 
-__all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware"]
+__all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware", "MiddlewareStatistics"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,6 +45,26 @@ PRELIMINARY = frozenset({"http.response.debug", "http.response.early_hint", "htt
 
 LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 """The kinds of message that end a response, unless they say that more is to come."""
+
+TO_ANSWER = 1.0
+"""Seconds in which a request that was shed is answered, though its `request_timeout_s` is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiddlewareStatistics:
+    """What callers said of themselves to a `LoadShedMiddleware` that believes them.
+
+    All are 0 without `trust_deadline`.
+
+    Attributes:
+        deadlines: Requests so far that came with a deadline that was believed.
+        retries: Requests so far that said that they are a retry.
+        ignored: Header values so far that were malformed or absurd, and ignored.
+    """
+
+    deadlines: int
+    retries: int
+    ignored: int
 
 
 class LoadShedMiddleware:
@@ -69,6 +91,10 @@ class LoadShedMiddleware:
         on_shed: Called with the scope and the `BackPressureError` of a request that is turned
             away; returns the ASGI application that answers it (a Starlette `Response` is one), or
             None for the usual answer.
+        trust_deadline: Whether to believe callers who say in `x-request-timeout-seconds` how many
+            seconds they still wait. Nothing is begun that they would not wait for, and what has
+            begun ends with their patience. It only ever shortens `max_wait` and
+            `request_timeout_s`. For services whose callers are all your own.
 
     Attributes:
         limiter: The limiter of its HTTP requests.
@@ -89,6 +115,7 @@ class LoadShedMiddleware:
         limiter: ConcurrencyLimiter | None = None,
         websockets: ConcurrencyLimiter | None = None,
         on_shed: Callable[[Scope, BackPressureError], ASGIApp | None] | None = None,
+        trust_deadline: bool = False,
     ) -> None:
         self.app = app
         self.limiter = _limiter_of(
@@ -103,6 +130,8 @@ class LoadShedMiddleware:
         if on_shed is not None and (is_async(on_shed) or not callable(on_shed)):
             raise ConfigError("on_shed", on_shed, "a callable that is not async, or None")
         self._on_shed = on_shed
+        self._trust_deadline = yes_or_no("trust_deadline", trust_deadline)
+        self._deadlines = self._retries = self._ignored = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of the ASGI server."""
@@ -113,25 +142,55 @@ class LoadShedMiddleware:
             limiter = self._websockets if kind == "websocket" else None
         if limiter is None or self._is_exempt(scope):
             await self.app(scope, receive, send)
-        elif kind == "http" and self._timeout is not None:
+        elif kind != "http":
+            await self._serve(scope, _Exchange(limiter, receive, send))
+        elif self._trust_deadline and (left := self._seconds_left(scope)) is not None:
+            exchange = _DeadlineExchange(limiter, receive, send, self._timeout)
+            await self._serve_by_deadline(left, scope, exchange)
+        elif self._timeout is not None:
             await self._serve_in_time(self._timeout, scope, _Exchange(limiter, receive, send))
         else:
             await self._serve(scope, _Exchange(limiter, receive, send))
 
+    def statistics(self) -> MiddlewareStatistics:
+        """What callers said of themselves so far: a snapshot. `limiter` has statistics, too."""
+        return MiddlewareStatistics(
+            deadlines=self._deadlines, retries=self._retries, ignored=self._ignored
+        )
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.limiter!r}>"
 
-    async def _serve_in_time(
-        self,
-        timeout: float,
-        scope: Scope,
-        exchange: "_Exchange",
-    ) -> None:
+    def _seconds_left(self, scope: Scope) -> float | None:
+        """How long the caller still waits, if it says so; what it says is counted."""
+        said = read(scope.get("headers", ()))
+        self._deadlines += said.seconds is not None
+        self._retries += said.is_retry
+        self._ignored += said.ignored
+        return said.seconds
+
+    async def _serve_in_time(self, timeout: float, scope: Scope, exchange: "_Exchange") -> None:
         with anyio.move_on_after(timeout) as exchange.time:
             await self._serve(scope, exchange)
-        if exchange.complete or not exchange.time.cancel_called:
-            return
-        error = RequestTimeoutError(timeout)
+        if exchange.time.cancel_called and not exchange.complete:
+            await self._time_out(timeout, scope, exchange)
+
+    async def _serve_by_deadline(
+        self, left: float, scope: Scope, exchange: "_DeadlineExchange"
+    ) -> None:
+        """`_serve_in_time`, for a caller who still waits for so many seconds."""
+        with exchange.time:
+            try:
+                exchange.arrive(left)
+            except BackPressureError as error:
+                await self._shed(error, scope, exchange)
+            else:
+                await self._serve(scope, exchange)
+        if exchange.time.cancel_called and not exchange.complete:
+            await self._time_out(exchange.seconds, scope, exchange)
+
+    async def _time_out(self, seconds: float, scope: Scope, exchange: "_Exchange") -> None:
+        error = RequestTimeoutError(seconds)
         if exchange.started:
             raise error  # all that is left to the server is to break the connection off
         await exchange.send_problem(scope, HTTPStatus.GATEWAY_TIMEOUT, error)
@@ -140,7 +199,8 @@ class LoadShedMiddleware:
         try:
             exchange.holds_permit = exchange.limiter._enter()
             if not exchange.holds_permit:
-                await self._queue(exchange.limiter._queue_up(), scope, exchange)
+                waiter = exchange.limiter._queue_up(exchange.deadline)
+                await self._queue(waiter, scope, exchange)
                 return
             try:
                 await self.app(scope, exchange.receive, exchange.send)
@@ -149,6 +209,7 @@ class LoadShedMiddleware:
         except BackPressureError as error:  # of this limiter, or of one in the application
             if exchange.started:
                 raise
+            exchange.is_shed()
             await self._shed(error, scope, exchange)
 
     async def _queue(self, waiter: Waiter, scope: Scope, exchange: "_Exchange") -> None:
@@ -158,12 +219,13 @@ class LoadShedMiddleware:
         granted = False
         failure: BaseException | None = None
         try:
+            exchange.is_queued()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(inbox.read)
                 try:
                     granted = await inbox.outlasts(exchange.limiter._wait(waiter))
                     if granted:
-                        exchange.holds_permit = True
+                        exchange.is_granted(waiter)
                         try:
                             await self.app(scope, exchange.receive, exchange.send)
                         finally:
@@ -199,6 +261,8 @@ class _Exchange:
 
     __slots__ = ("_send", "complete", "holds_permit", "limiter", "receive", "started", "time")
 
+    deadline: Deadline | None = None  # no slot, which every request would have to fill
+
     def __init__(self, limiter: ConcurrencyLimiter, receive: Receive, send: Send) -> None:
         self.limiter = limiter
         self.holds_permit = False
@@ -222,6 +286,16 @@ class _Exchange:
             if self.complete and self.time is not None:
                 self.time.deadline = math.inf  # what runs on in the background has its own time
 
+    def is_queued(self) -> None:
+        """It begins to wait."""
+
+    def is_granted(self, waiter: Waiter) -> None:
+        """It has waited, and takes its permit."""
+        self.holds_permit = True
+
+    def is_shed(self) -> None:
+        """It is turned away, and has to be answered."""
+
     def release(self) -> None:
         """Give the permit back, once."""
         if self.holds_permit:
@@ -240,6 +314,60 @@ class _Exchange:
         await self._send({"type": prefix + ".start", "status": int(status), "headers": headers})
         await self._send({"type": prefix + ".body", "body": body})
         self.complete = True
+
+
+class _DeadlineExchange(_Exchange):
+    """One request whose caller has said how long it still waits.
+
+    What ends it at its deadline depends on how far it is. In the queue that is the queue: a request
+    that was never begun is shed, with 503. `time` has no say meanwhile, or chance would decide
+    which of two timers for the same instant comes first. Once it runs, `time` ends it, with 504.
+
+    Attributes:
+        seconds: How many seconds `time` allows it.
+    """
+
+    __slots__ = ("_timeout", "deadline", "seconds")
+
+    time: anyio.CancelScope
+    deadline: Deadline
+
+    def __init__(
+        self, limiter: ConcurrencyLimiter, receive: Receive, send: Send, timeout: float | None
+    ) -> None:
+        super().__init__(limiter, receive, send)
+        self._timeout = self.seconds = math.inf if timeout is None else timeout
+        self.time = anyio.CancelScope(deadline=limiter._clock.now() + self._timeout)
+
+    def arrive(self, left: float) -> None:
+        """Raises where nothing is left."""
+        self.deadline = self.limiter._deadline_in(left)
+        self._allow(min(left, self._timeout))
+
+    def is_queued(self) -> None:
+        if self._ends_at_its_deadline:
+            self.time.deadline = math.inf
+
+    def is_granted(self, waiter: Waiter) -> None:
+        self.limiter._claim(waiter)
+        super().is_granted(waiter)
+        self._allow(min(self.deadline.seconds, self._timeout))
+
+    def is_shed(self) -> None:
+        if self._ends_at_its_deadline and not self.time.cancel_called:
+            # The two may be the same instant, and then nothing would be left for the answer.
+            earliest = self.limiter._clock.now() + TO_ANSWER
+            self.time.deadline = max(self.deadline.came_at + self._timeout, earliest)
+            self.seconds = self._timeout
+
+    @property
+    def _ends_at_its_deadline(self) -> bool:
+        """And not before it, by `request_timeout_s`."""
+        return self.deadline.seconds <= self._timeout
+
+    def _allow(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.time.deadline = self.deadline.came_at + seconds
 
 
 def _can_answer(scope: Scope) -> bool:

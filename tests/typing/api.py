@@ -15,7 +15,7 @@ from loadshed import (
     QueueStatistics,
     QueueTimeoutError,
 )
-from loadshed.asgi import LoadShedMiddleware
+from loadshed.asgi import LoadShedMiddleware, MiddlewareStatistics
 
 limiter = ConcurrencyLimiter(2)
 ConcurrencyLimiter(max_ongoing_requests=2, max_queued_requests=0, max_wait=0.5, name="db")
@@ -109,4 +109,7 @@ LoadShedMiddleware(
     request_timeout_s=30,
     exempt=lambda scope: scope["path"] == "/",
     on_shed=refuse,
+    trust_deadline=True,
 )
+assert_type(LoadShedMiddleware(app, limiter=limiter).statistics(), MiddlewareStatistics)
+assert_type(LoadShedMiddleware(app, limiter=limiter).statistics().deadlines, int)
