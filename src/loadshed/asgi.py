@@ -9,29 +9,22 @@ app = Starlette(middleware=[Middleware(LoadShedMiddleware, max_ongoing_requests=
 ```
 """
 
-import json
-import math
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
 
 import anyio
 
 from loadshed._around import is_async
-from loadshed._errors import BackPressureError, ConfigError, LoadShedError, RequestTimeoutError
+from loadshed._errors import BackPressureError, ConfigError, RequestTimeoutError
+from loadshed._exchange import DeadlineExchange, Exchange, Receive, Scope, Send
 from loadshed._limiter import ConcurrencyLimiter, Waiter
-from loadshed._policy.deadline import Deadline, read
+from loadshed._policy.deadline import read
 from loadshed._policy.settings import seconds, yes_or_no
 from loadshed._read_ahead import ReadAhead
 
 __all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware", "MiddlewareStatistics"]
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
@@ -39,15 +32,6 @@ DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
 
 TRY_AGAIN_LATER = 1013
 """The websocket close code for an overloaded server, as registered with IANA."""
-
-PRELIMINARY = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
-"""The kinds of message that may be sent before a response begins."""
-
-LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
-"""The kinds of message that end a response, unless they say that more is to come."""
-
-TO_ANSWER = 1.0
-"""Seconds in which a request that was shed is answered, though its `request_timeout_s` is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +127,14 @@ class LoadShedMiddleware:
         if limiter is None or self._is_exempt(scope):
             await self.app(scope, receive, send)
         elif kind != "http":
-            await self._serve(scope, _Exchange(limiter, receive, send))
+            await self._serve(scope, Exchange(limiter, receive, send))
         elif self._trust_deadline and (left := self._seconds_left(scope)) is not None:
-            exchange = _DeadlineExchange(limiter, receive, send, self._timeout)
+            exchange = DeadlineExchange(limiter, receive, send, self._timeout)
             await self._serve_by_deadline(left, scope, exchange)
         elif self._timeout is not None:
-            await self._serve_in_time(self._timeout, scope, _Exchange(limiter, receive, send))
+            await self._serve_in_time(self._timeout, scope, Exchange(limiter, receive, send))
         else:
-            await self._serve(scope, _Exchange(limiter, receive, send))
+            await self._serve(scope, Exchange(limiter, receive, send))
 
     def statistics(self) -> MiddlewareStatistics:
         """What callers said of themselves so far: a snapshot. `limiter` has statistics, too."""
@@ -169,14 +153,14 @@ class LoadShedMiddleware:
         self._ignored += said.ignored
         return said.seconds
 
-    async def _serve_in_time(self, timeout: float, scope: Scope, exchange: "_Exchange") -> None:
+    async def _serve_in_time(self, timeout: float, scope: Scope, exchange: Exchange) -> None:
         with anyio.move_on_after(timeout) as exchange.time:
             await self._serve(scope, exchange)
         if exchange.time.cancel_called and not exchange.complete:
             await self._time_out(timeout, scope, exchange)
 
     async def _serve_by_deadline(
-        self, left: float, scope: Scope, exchange: "_DeadlineExchange"
+        self, left: float, scope: Scope, exchange: DeadlineExchange
     ) -> None:
         """`_serve_in_time`, for a caller who still waits for so many seconds."""
         with exchange.time:
@@ -189,13 +173,13 @@ class LoadShedMiddleware:
         if exchange.time.cancel_called and not exchange.complete:
             await self._time_out(exchange.seconds, scope, exchange)
 
-    async def _time_out(self, seconds: float, scope: Scope, exchange: "_Exchange") -> None:
+    async def _time_out(self, seconds: float, scope: Scope, exchange: Exchange) -> None:
         error = RequestTimeoutError(seconds)
         if exchange.started:
             raise error  # all that is left to the server is to break the connection off
         await exchange.send_problem(scope, HTTPStatus.GATEWAY_TIMEOUT, error)
 
-    async def _serve(self, scope: Scope, exchange: "_Exchange") -> None:
+    async def _serve(self, scope: Scope, exchange: Exchange) -> None:
         try:
             exchange.holds_permit = exchange.limiter._enter()
             if not exchange.holds_permit:
@@ -212,7 +196,7 @@ class LoadShedMiddleware:
             exchange.is_shed()
             await self._shed(error, scope, exchange)
 
-    async def _queue(self, waiter: Waiter, scope: Scope, exchange: "_Exchange") -> None:
+    async def _queue(self, waiter: Waiter, scope: Scope, exchange: Exchange) -> None:
         """Run the application once `waiter` has its permit, unless the client leaves before."""
         inbox = ReadAhead(exchange.receive)
         exchange.receive = inbox.receive
@@ -243,7 +227,7 @@ class LoadShedMiddleware:
             finally:
                 del failure  # it refers to this frame
 
-    async def _shed(self, error: BackPressureError, scope: Scope, exchange: "_Exchange") -> None:
+    async def _shed(self, error: BackPressureError, scope: Scope, exchange: Exchange) -> None:
         if not _can_answer(scope):
             reason = f"Try again in {error.retry_after} s."
             close = {"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason}
@@ -256,136 +240,9 @@ class LoadShedMiddleware:
             await answer(scope, exchange.receive, exchange.send)
 
 
-class _Exchange:
-    """One request: where it is read, what was sent in answer so far, and its permit."""
-
-    __slots__ = ("_send", "complete", "holds_permit", "limiter", "receive", "started", "time")
-
-    deadline: Deadline | None = None  # no slot, which every request would have to fill
-
-    def __init__(self, limiter: ConcurrencyLimiter, receive: Receive, send: Send) -> None:
-        self.limiter = limiter
-        self.holds_permit = False
-        self.receive = receive
-        self._send = send
-        self.started = False  # the server may have sent the first byte
-        self.complete = False  # it has been given the last one
-        self.time: anyio.CancelScope | None = None
-
-    async def send(self, message: Message) -> None:
-        if not self.started:
-            self.started = message["type"] not in PRELIMINARY
-        if message["type"] not in LAST or message.get("more_body", False):
-            await self._send(message)
-            return
-        try:
-            await self._send(message)
-            self.complete = True
-        finally:
-            self.release()
-            if self.complete and self.time is not None:
-                self.time.deadline = math.inf  # what runs on in the background has its own time
-
-    def is_queued(self) -> None:
-        """It begins to wait."""
-
-    def is_granted(self, waiter: Waiter) -> None:
-        """It has waited, and takes its permit."""
-        self.holds_permit = True
-
-    def is_shed(self) -> None:
-        """It is turned away, and has to be answered."""
-
-    def release(self) -> None:
-        """Give the permit back, once."""
-        if self.holds_permit:
-            self.holds_permit = False
-            self.limiter._release()
-
-    async def send_problem(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
-        """Answer with problem details (RFC 9457)."""
-        prefix = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-        body, length = _problem(status, str(error))
-        headers = [(b"content-type", b"application/problem+json"), length]
-        if isinstance(error, BackPressureError):
-            # Whole seconds, whatever an error of the application's own says.
-            headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
-        self.started = True
-        await self._send({"type": prefix + ".start", "status": int(status), "headers": headers})
-        await self._send({"type": prefix + ".body", "body": body})
-        self.complete = True
-
-
-class _DeadlineExchange(_Exchange):
-    """One request whose caller has said how long it still waits.
-
-    What ends it at its deadline depends on how far it is. In the queue that is the queue: a request
-    that was never begun is shed, with 503. `time` has no say meanwhile, or chance would decide
-    which of two timers for the same instant comes first. Once it runs, `time` ends it, with 504.
-
-    Attributes:
-        seconds: How many seconds `time` allows it.
-    """
-
-    __slots__ = ("_timeout", "deadline", "seconds")
-
-    time: anyio.CancelScope
-    deadline: Deadline
-
-    def __init__(
-        self, limiter: ConcurrencyLimiter, receive: Receive, send: Send, timeout: float | None
-    ) -> None:
-        super().__init__(limiter, receive, send)
-        self._timeout = self.seconds = math.inf if timeout is None else timeout
-        self.time = anyio.CancelScope(deadline=limiter._clock.now() + self._timeout)
-
-    def arrive(self, left: float) -> None:
-        """Raises where nothing is left."""
-        self.deadline = self.limiter._deadline_in(left)
-        self._allow(min(left, self._timeout))
-
-    def is_queued(self) -> None:
-        if self._ends_at_its_deadline:
-            self.time.deadline = math.inf
-
-    def is_granted(self, waiter: Waiter) -> None:
-        self.limiter._claim(waiter)
-        super().is_granted(waiter)
-        self._allow(min(self.deadline.seconds, self._timeout))
-
-    def is_shed(self) -> None:
-        if self._ends_at_its_deadline and not self.time.cancel_called:
-            # The two may be the same instant, and then nothing would be left for the answer.
-            earliest = self.limiter._clock.now() + TO_ANSWER
-            self.time.deadline = max(self.deadline.came_at + self._timeout, earliest)
-            self.seconds = self._timeout
-
-    @property
-    def _ends_at_its_deadline(self) -> bool:
-        """And not before it, by `request_timeout_s`."""
-        return self.deadline.seconds <= self._timeout
-
-    def _allow(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.time.deadline = self.deadline.came_at + seconds
-
-
 def _can_answer(scope: Scope) -> bool:
     """Whether the request can be answered over HTTP: some servers can't where it is a websocket."""
     return scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or {})
-
-
-@lru_cache(maxsize=64)  # under overload the same is said again and again
-def _problem(status: HTTPStatus, detail: str) -> tuple[bytes, tuple[bytes, bytes]]:
-    """The body, and the header that tells its length."""
-    details = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail,
-    }
-    body = json.dumps(details).encode()
-    return body, (b"content-length", b"%d" % len(body))
 
 
 def _limiter_of(limiter: ConcurrencyLimiter | None, **numbers: float | None) -> ConcurrencyLimiter:
