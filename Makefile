@@ -56,8 +56,8 @@ clean:  ## Remove what the other targets made
 	rm -rf $(VENV) $(VENV)-lowest site dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.demo: extras = .[serve]
-$(VENV)/.test: extras = .[serve] --group test
-$(VENV)/.bench: extras = .[serve] --group bench --group test
+$(VENV)/.test: extras = .[serve] --group test --group newest
+$(VENV)/.bench: extras = .[serve] --group bench --group test --group newest
 $(VENV)/.docs: extras = . --group docs
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.made pyproject.toml
 	$(PIP) install --editable $(extras)

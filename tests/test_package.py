@@ -70,6 +70,24 @@ def test_importing_it_loads_nothing_heavy(statement: str) -> None:
     assert not loaded_by(statement) & HEAVY
 
 
+@pytest.mark.parametrize("name", ["ConcurrencyLimiter", "BoundedQueue"])
+def test_what_is_asked_for_loads_nothing_heavy(name: str) -> None:
+    assert not loaded_by(f"from loadshed import {name}") & HEAVY
+
+
+def test_importing_the_client_loads_nothing_that_httpx_and_tenacity_do_not() -> None:
+    more = loaded_by("import loadshed.client") - loaded_by("import httpx, tenacity")
+    assert not more & {*HEAVY, "anyio", "asyncio", "trio", "sniffio"}
+
+
+@pytest.mark.parametrize("module", ["loadshed", "loadshed.client"])
+def test_a_name_that_is_not_there_is_an_attribute_error(module: str) -> None:
+    package = importlib.import_module(module)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = package.nonsense
+    assert dir(package) == sorted(package.__all__)
+
+
 def test_importing_it_configures_no_logging() -> None:
     code = "import loadshed; from logging import getLogger as get"
     code += "; print(get('loadshed').handlers, get().handlers)"
@@ -79,7 +97,7 @@ def test_importing_it_configures_no_logging() -> None:
     assert result.stdout == "[] []\n"
 
 
-@pytest.mark.parametrize("module", ["loadshed", "loadshed.asgi"])
+@pytest.mark.parametrize("module", ["loadshed", "loadshed.asgi", "loadshed.client"])
 def test_all_public_names_are_documented_and_listed(module: str) -> None:
     public = importlib.import_module(module)
     assert list(public.__all__) == sorted(public.__all__)
@@ -89,15 +107,17 @@ def test_all_public_names_are_documented_and_listed(module: str) -> None:
             assert getattr(public, name).__doc__
 
 
-def test_the_package_exports_what_it_imports_from_its_private_modules() -> None:
-    tree = ast.parse((SOURCE / "__init__.py").read_text())
+@pytest.mark.parametrize("package", ["loadshed", "loadshed.client"])
+def test_a_package_exports_what_it_imports_from_private_modules(package: str) -> None:
+    public = importlib.import_module(package)
+    assert public.__file__ is not None
     imported = [
         alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
+        for node in ast.walk(ast.parse(Path(public.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module not in {"typing", "loadshed._lazy"}
         for alias in node.names
     ]
-    assert {*imported, "__version__"} == set(loadshed.__all__)
+    assert {*imported} == {*public.__all__} - {"__version__"}
 
 
 def test_it_is_typed() -> None:

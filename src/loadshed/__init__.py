@@ -5,8 +5,11 @@ Bound what runs, bound what waits, turn the rest away at once.
 - `ConcurrencyLimiter`: around a block, a function or a generator; `Permit` is what it gives.
 - `BoundedQueue`: a queue between tasks that never grows beyond its bound.
 - `loadshed.asgi.LoadShedMiddleware`: the limiter around an ASGI application.
+- `loadshed.client`: clients that try again, and never make a storm of it.
 - the errors, of which `BackPressureError` is the one that says "come back later".
 """
+
+from typing import TYPE_CHECKING
 
 from loadshed._errors import (
     BackPressureError,
@@ -21,8 +24,11 @@ from loadshed._errors import (
     RequestTimeoutError,
     RetryError,
 )
-from loadshed._limiter import ConcurrencyLimiter, LimiterStatistics, Permit
-from loadshed._queue import BoundedQueue, Entry, QueueStatistics
+from loadshed._lazy import importing
+
+if TYPE_CHECKING:
+    from loadshed._limiter import ConcurrencyLimiter, LimiterStatistics, Permit
+    from loadshed._queue import BoundedQueue, Entry, QueueStatistics
 
 __version__ = "0.1.0"
 
@@ -46,3 +52,19 @@ __all__ = [
     "RetryError",
     "__version__",
 ]
+
+__getattr__ = importing(
+    globals(),
+    {
+        "ConcurrencyLimiter": "loadshed._limiter",
+        "LimiterStatistics": "loadshed._limiter",
+        "Permit": "loadshed._limiter",
+        "BoundedQueue": "loadshed._queue",
+        "Entry": "loadshed._queue",
+        "QueueStatistics": "loadshed._queue",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

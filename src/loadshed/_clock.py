@@ -1,12 +1,14 @@
 """The one place where time is read."""
 
-import asyncio
+import importlib
+import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-import anyio
+if TYPE_CHECKING:
+    import asyncio
 
-# `asyncio.get_running_loop` without the exception where there is none.
-_running_loop = asyncio._get_running_loop
+    import anyio
 
 
 class Clock:
@@ -33,10 +35,73 @@ class Clock:
         return self._look_up()
 
     def _look_up(self) -> float:
-        self._loop = _running_loop()
-        if self._loop is not None:
-            return self._loop.time()
+        # What nobody has imported does not run; a client that is not async needs neither of them.
+        if (asyncio := sys.modules.get("asyncio")) is not None:
+            self._loop = asyncio._get_running_loop()  # None where there is none
+            if self._loop is not None:
+                return self._loop.time()
+        if (anyio := sys.modules.get("anyio")) is None:
+            return thread_time()
         try:
-            return anyio.current_time()
+            now: float = anyio.current_time()
         except Exception:  # noqa: BLE001 - no loop runs: anyio has a new type for that now and then
-            return time.monotonic()
+            return thread_time()
+        return self._of_another_loop(now)
+
+    def _of_another_loop(self, current_time: float) -> float:
+        return current_time
+
+
+_kept: dict[str, Any] = {}
+"""What is made once, when it is needed: the variable with a loop's lead, and the class that
+`anyio.CancelScope` makes where asyncio runs."""
+
+
+class SharedClock(Clock):
+    """A clock for what threads and event loops share: `time.monotonic()` in all of them.
+
+    asyncio and uvloop count from there anyway. trio counts from elsewhere; here its time begins
+    where the thread's was when it was first asked, and goes on at trio's pace, which in a test is
+    that of a virtual clock.
+    """
+
+    __slots__ = ()
+
+    def move_on_after(self, seconds: float) -> "anyio.CancelScope":
+        """A cancel scope that ends by then: anyio's, for two thirds of what that costs.
+
+        anyio looks up in each call which library runs; here that is known.
+        """
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            return sys.modules["anyio"].move_on_after(seconds)  # type: ignore[no-any-return]
+        if "scope" not in _kept:
+            _kept["scope"] = type(sys.modules["anyio"].CancelScope())
+        return _kept["scope"](deadline=loop.time() + seconds)  # type: ignore[no-any-return]
+
+    def _of_another_loop(self, current_time: float) -> float:
+        if "lead" not in _kept:
+            lowlevel = importlib.import_module("anyio.lowlevel")
+            _kept["lead"] = lowlevel.RunVar("loadshed.lead")
+        try:
+            return current_time + _kept["lead"].get()  # type: ignore[no-any-return]
+        except LookupError:
+            lead = thread_time() - current_time
+            _kept["lead"].set(lead)
+            return current_time + lead
+
+
+# What follows is for code that is not async, and is called as this module's attribute, where a test
+# can put a virtual clock.
+
+thread_time = time.monotonic
+
+
+def thread_sleep(seconds: float) -> None:
+    """Let the thread wait."""
+    time.sleep(seconds)
+
+
+def wall_time() -> float:
+    """Seconds since 1970, for what others say in dates."""
+    return time.time()

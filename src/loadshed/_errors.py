@@ -70,7 +70,10 @@ class BackPressureError(LoadShedError):
 
     @property
     def reason(self) -> str:
-        """Why, in a word that metrics can count: "queue_full", "queue_timeout", "deadline"."""
+        """Why, in a word that metrics can count.
+
+        "queue_full", "queue_timeout", "deadline"; from a client's own throttle, "throttle".
+        """
         return self.args[2]  # type: ignore[no-any-return]
 
     @property
@@ -134,7 +137,7 @@ class RetryError(LoadShedError):
     """
 
     def __init__(self, history: Sequence[Any] = (), last: Any = None) -> None:
-        super().__init__(history, last)
+        self.args = (history, last)
         self.history = tuple(history)
         self.last = last
 
@@ -143,7 +146,24 @@ class RetryError(LoadShedError):
 
 
 class CircuitOpenError(LoadShedError):
-    """The client's circuit breaker is open: the request was not sent."""
+    """The client's circuit breaker is open: the request was not sent.
+
+    Attributes:
+        origin: Where it was to be sent.
+        retry_after: Seconds until the breaker lets a request through.
+    """
+
+    def __init__(self, origin: str = "", retry_after: float = 0.0) -> None:
+        self.args = (origin, retry_after)
+        self.origin = origin
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        to = f" to {self.origin}" if self.origin else ""
+        return (
+            f"The circuit breaker is open, and the request{to} was not sent. "
+            f"Try again in {self.retry_after:.1f} s."
+        )
 
 
 class RequestTimeoutError(LoadShedError):

@@ -1,8 +1,11 @@
 """What a user would write, for mypy to check: nothing here runs."""
 
 import math
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any, assert_type
+
+import httpx
 
 import loadshed
 from loadshed import (
@@ -16,6 +19,22 @@ from loadshed import (
     QueueTimeoutError,
 )
 from loadshed.asgi import LoadShedMiddleware, MiddlewareStatistics
+from loadshed.client import (
+    AdaptiveThrottle,
+    AsyncClient,
+    AsyncRetryTransport,
+    Attempt,
+    CircuitBreaker,
+    Client,
+    Event,
+    Hedge,
+    History,
+    Retry,
+    RetryBudget,
+    RetryTransport,
+    deadline,
+    retry,
+)
 
 limiter = ConcurrencyLimiter(2)
 ConcurrencyLimiter(max_ongoing_requests=2, max_queued_requests=0, max_wait=0.5, name="db")
@@ -113,3 +132,53 @@ LoadShedMiddleware(
 )
 assert_type(LoadShedMiddleware(app, limiter=limiter).statistics(), MiddlewareStatistics)
 assert_type(LoadShedMiddleware(app, limiter=limiter).statistics().deadlines, int)
+
+
+@retry
+async def fetch(name: str) -> bytes:
+    return name.encode()
+
+
+@retry(total=3, retry_on=(OSError,), budget=None, on_event=print)
+def read(name: str, *, size: int = 1) -> bytes:
+    return name.encode()[:size]
+
+
+@retry(Retry(retry_on=lambda error: isinstance(error, OSError)), raise_on_exhausted=True)
+async def call() -> int:
+    return 1
+
+
+async def use_the_client() -> None:
+    policy = Retry(total=3, status_forcelist=[503], allowed_methods={"GET"}, retry_on=OSError)
+    assert_type(policy.delay(1, retry_after=2.0, previous=1.0, random=lambda: 0.5), float | None)
+    assert_type(policy.delay(1, random=random.Random(0)), float | None)  # noqa: S311
+    assert_type(Retry.from_urllib3(object(), total=2), Retry)
+    budget = RetryBudget(ttl=10, min_retries_per_sec=1, percent_can_retry=0.1)
+    breaker = CircuitBreaker(failure_ratio=0.5)
+    assert_type(breaker.state("http://localhost"), str)
+    assert_type(AdaptiveThrottle().refusal("http://localhost"), float)
+    with Client(
+        retry=policy, budget=budget, breaker=breaker, base_url="http://localhost"
+    ) as client:
+        assert_type(client.get("/"), httpx.Response)
+    async with AsyncClient(retry=policy, hedge=Hedge(delay=0.1), timeout=3) as async_client:
+        with deadline(2.0) as end:
+            response = await async_client.get("/")
+        assert_type(end.remaining(), float)
+        history: History = response.extensions["loadshed"]
+        assert_type(history.attempts, tuple[Attempt, ...])
+        assert_type(history.stopped, str)
+    httpx.Client(transport=RetryTransport(httpx.HTTPTransport(), retry=policy, budget=None))
+    httpx.AsyncClient(transport=AsyncRetryTransport(retry=policy, throttle=AdaptiveThrottle()))
+    assert_type(await fetch("x"), bytes)
+    assert_type(read("x", size=2), bytes)
+    assert_type(await call(), int)
+    read(1)  # type: ignore[arg-type]
+
+
+def on_event(event: Event) -> None:
+    assert_type(event.attempt, Attempt | None)
+
+
+RetryTransport(on_event=on_event)
