@@ -8,9 +8,13 @@ import logging
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import asgi, limiter
+from tests.benchmarks import asgi, client, limiter
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"limiter": limiter.main, "asgi": asgi.main}
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "limiter": limiter.main,
+    "asgi": asgi.main,
+    "client": client.main,
+}
 
 if __name__ == "__main__":
     logging.getLogger("loadshed").setLevel(logging.CRITICAL)

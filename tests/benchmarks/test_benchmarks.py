@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks import asgi, limiter
+from tests.benchmarks import asgi, client, limiter
 
 
 def test_the_limiters_benchmark_runs(
@@ -22,3 +22,13 @@ def test_the_middlewares_benchmark_runs(
     monkeypatch.setattr(asgi, "SECONDS", 0.05)
     asgi.compare("h11", {"loop": "asyncio", "http": "h11"})
     assert "sheds of the middleware" in capsys.readouterr().out
+
+
+def test_the_clients_benchmark_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "ROUNDS", 1)
+    monkeypatch.setattr(client, "CALLS", 2)
+    monkeypatch.setattr(client, "IMPORTS", 1)
+    client.main()
+    assert "AsyncRetryTransport without timeouts" in capsys.readouterr().out
