@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import inspect
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import loadshed
 import loadshed.asgi
+import loadshed.client
 from loadshed import ConcurrencyLimiter
 from loadshed.asgi import LoadShedMiddleware
 
@@ -21,12 +23,13 @@ DOCUMENTS = [
     "README.md",
     *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-MODULES = (loadshed, loadshed.asgi)
+MODULES = (loadshed, loadshed.asgi, loadshed.client)
 PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
 
 # `python` runs, `text` is compared with what the block before it printed, `pyi` with the
-# signatures, below. The others are not checked, so they are for what can't be.
-LANGUAGES = {"python", "text", "pyi", "http", "json", "console", "mermaid"}
+# signatures, below. `py` is code for other libraries, and compiled. The others are not checked, so
+# they are for what can't be.
+LANGUAGES = {"python", "text", "pyi", "py", "http", "json", "console", "mermaid"}
 
 
 def read(name: str) -> str:
@@ -42,6 +45,12 @@ def test_every_block_says_what_it_is(name: str) -> None:
     fences = re.findall(r"^ *(?:`{3,}|~{3,})(.*)$", read(name), re.MULTILINE)
     assert set(fences[0::2]) <= LANGUAGES
     assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_code_for_other_libraries_compiles(name: str) -> None:
+    for block in blocks(name, "py"):
+        compile(block, name, "exec")
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
@@ -89,13 +98,22 @@ async def ask_a_full_service(max_ongoing_requests: int) -> httpx.Response:
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-STUBS = [stub for block in blocks("docs/reference.md", "pyi") for stub in ast.parse(block).body]
+REFERENCES = ("docs/reference.md", "docs/client-reference.md")
+STUBS = [
+    stub for name in REFERENCES for block in blocks(name, "pyi") for stub in ast.parse(block).body
+]
 CLASSES = {stub.name: stub for stub in STUBS if isinstance(stub, ast.ClassDef)}
+FUNCTIONS = {stub.name: stub for stub in STUBS if isinstance(stub, Function)}
 CONSTANTS = {ast.unparse(stub.targets[0]): stub for stub in STUBS if isinstance(stub, ast.Assign)}
 
 
-def test_the_reference_has_every_public_name_and_no_other() -> None:
-    assert {*CLASSES, *CONSTANTS} == PUBLIC.keys() - {"__version__"}
+def test_the_references_have_every_public_name_and_no_other() -> None:
+    assert {*CLASSES, *FUNCTIONS, *CONSTANTS} == PUBLIC.keys() - {"__version__"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_what_the_reference_says(name: str) -> None:
+    assert parameters(FUNCTIONS[name]) == parameters_of(PUBLIC[name])
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
@@ -106,14 +124,17 @@ def test_a_constant_is_what_the_reference_says(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_is_what_the_reference_says(name: str) -> None:
     stub, public = CLASSES[name], PUBLIC[name]
-    bases = {ast.unparse(base).partition("[")[0] for base in stub.bases}
-    assert bases <= {base.__name__ for base in public.__mro__}
+    bases = {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in stub.bases}
+    assert bases - {"NamedTuple"} <= {base.__name__ for base in public.__mro__}
     members = {member_name(member): member for member in stub.body}
     own = {*vars(public), *getattr(public, "__slots__", ())}
     assert {key for key in own if not key.startswith("_")} <= members.keys()
     for key, member in members.items():
         if isinstance(member, Function) and not member.decorator_list:
             assert parameters(member) == parameters_of(getattr(public, key)), key
+        elif isinstance(member, ast.AnnAssign) and member.value is not None:
+            default = inspect.signature(public).parameters[key].default
+            assert ast.literal_eval(member.value) == default, key
 
 
 def member_name(member: ast.stmt) -> str:
@@ -128,11 +149,20 @@ def parameters(function: Function) -> list[tuple[str, str]]:
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + [*given.defaults]
     pairs = zip([*positional, *given.kwonlyargs], [*defaults, *given.kw_defaults], strict=True)
-    return [(name.arg, "" if default is None else ast.unparse(default)) for name, default in pairs]
+    rest = [] if given.kwarg is None else [(given.kwarg.arg, "")]
+    return [
+        *((name.arg, "" if default is None else ast.unparse(default)) for name, default in pairs),
+        *rest,
+    ]
 
 
 def parameters_of(function: Any) -> list[tuple[str, str]]:
     constants = {id(PUBLIC[name]): name for name in CONSTANTS}
+    constants |= {
+        id(...): "...",
+        id(random.random): "random.random",
+        id(httpx.USE_CLIENT_DEFAULT): "USE_CLIENT_DEFAULT",
+    }
     return [
         (
             given.name,

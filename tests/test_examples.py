@@ -32,9 +32,22 @@ async def get_all(url: str, count: int) -> list[httpx.Response]:
         return await asyncio.gather(*(client.get(url) for _ in range(count)))
 
 
+async def ask_all(url: str, patience: str, count: int) -> list[httpx.Response]:
+    headers = {"X-Request-Timeout-Seconds": patience}
+    async with httpx.AsyncClient(timeout=30, headers=headers) as client:
+        asking = (client.post(url, json={"text": "Why?"}) for _ in range(count))
+        return await asyncio.gather(*asking)
+
+
 def test_every_example_is_tested_here() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"fastapi_app", "plain_asgi", "slow_database"}
+    assert names == {
+        "fastapi_app",
+        "llm_gateway",
+        "plain_asgi",
+        "resilient_client",
+        "slow_database",
+    }
 
 
 def test_fastapi_serves_what_it_can_and_sheds_the_rest(served: Served) -> None:
@@ -70,3 +83,32 @@ def test_the_slow_database_answers_four_of_nine() -> None:
     assert [answer.split(".")[1] for answer in answers[4:]] == [" Retry after 1 s"] * 5
     assert limiter == "<ConcurrencyLimiter 'database' ongoing=0/2 queued=0/2>"
     assert "Limiter: 'database'" in run.stderr  # the log line, where nobody has set logging up
+
+
+def test_the_resilient_client_gets_everything_served() -> None:
+    run = subprocess.run(  # noqa: S603, it is ours
+        [sys.executable, EXAMPLES / "resilient_client.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers, turned_away, *attempts = run.stdout.splitlines()
+    assert answers == "{200: 40}"
+    # How many of them came while there was room is a matter of timing; some did not.
+    assert int(turned_away.removeprefix("turned away at first: ")) > 0
+    assert attempts[0] == "attempt 1: 503, after a wait of 0.00 s"
+    assert attempts[-1].split(",")[0] == f"attempt {len(attempts)}: 200"
+
+
+def test_the_gateway_keeps_to_the_models_limit_and_to_its_callers_patience(served: Served) -> None:
+    example = load("llm_gateway")
+    with served(example.app) as url:
+        patient = asyncio.run(ask_all(f"{url}/ask", patience="10", count=30))
+        hasty = asyncio.run(ask_all(f"{url}/ask", patience="0.5", count=30))
+        careless = asyncio.run(ask_all(f"{url}/ask", patience="ten", count=1))
+    assert [answer.json() for answer in patient] == [{"answer": "Why? Because."}] * 30
+    # The model answers 20 a second: the others would have to wait for longer than they do.
+    statuses = Counter(answer.status_code for answer in hasty)
+    assert statuses.keys() == {200, 503}
+    assert all(answer.headers["retry-after"] == "1" for answer in hasty if answer.is_error)
+    assert [answer.status_code for answer in careless] == [200]
