@@ -33,6 +33,8 @@ def is_async(function: Any) -> bool:
 
 def _is(test: Callable[[Any], bool], function: Any) -> bool:
     """Whether `test` holds for a function, or for the `__call__` of a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
     return test(function) or test(type(function).__call__)
 
 

@@ -447,8 +447,8 @@ def test_a_request_may_be_of_a_class_of_its_own() -> None:
 
 
 def test_headers_are_added_as_other_versions_of_httpx_would_have_them() -> None:
-    assert with_header({}, "x-a", "1") == {"x-a": "1"}
-    assert with_header({"x-a": "0"}, "x-a", "1") == {"x-a": "0"}
+    assert with_header({}, b"x-a", b"1") == {"x-a": "1"}
+    assert with_header({"x-a": "0"}, b"x-a", b"1") == {"x-a": "0"}
 
 
 def test_a_request_of_another_version_of_httpx_is_copied_whole() -> None:

@@ -187,7 +187,6 @@ def test_its_errors_and_bodies_are_those_of_the_library(library: Any) -> None:
     assert of.transport_error is library.TransportError
     assert of.read_timeout is library.ReadTimeout
     assert of.connect_timeout is library.ConnectTimeout
-    assert of.write_error is library.WriteError
     assert of.unsent == (library.ConnectError, library.ConnectTimeout, library.PoolTimeout)
     assert of.never_retried == (
         library.UnsupportedProtocol,

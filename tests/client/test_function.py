@@ -286,7 +286,7 @@ def test_a_policy_and_settings_are_one_too_many() -> None:
 
 
 def test_a_function_that_is_not_async_cannot_have_an_attempt_timeout() -> None:
-    with pytest.raises(ConfigError, match=r"^attempt_timeout must be None: .* not 10"):
+    with pytest.raises(ConfigError, match=r"^attempt_timeout must be None, .* not 10"):
         retry(Retry())(Failing())
 
 
@@ -307,6 +307,57 @@ class GeneratesWhenCalled:
 def test_what_yields_cannot_be_retried(function: Any) -> None:
     with pytest.raises(TypeError, match="yields"):
         retry(function)
+
+
+def test_the_other_decorator_of_a_static_or_class_method_goes_above() -> None:
+    others: tuple[Any, ...] = (staticmethod, classmethod)
+    for other in others:
+        with pytest.raises(TypeError, match="goes below the other"):
+            retry(other(Failing()))
+
+
+def test_a_function_that_returns_a_coroutine_is_told_of(time: Time) -> None:
+    async def work() -> None: ...
+
+    with pytest.raises(TypeError, match="returned a coroutine: make it an async function"):
+        _ = retry(lambda: work())()  # noqa: PLW0108 - a function that is not async
+
+
+@pytest.mark.anyio
+async def test_a_partial_of_an_object_that_is_async_when_called_is_async() -> None:
+    class Sensor:
+        calls = 0
+
+        async def __call__(self, value: int) -> int:
+            self.calls += 1
+            if self.calls < 2:
+                raise OSError
+            return value
+
+    decorated = retry(retry_on=OSError, **AT_ONCE)(functools.partial(Sensor(), 3))
+    assert await decorated() == 3
+
+
+def test_a_task_that_a_call_has_started_is_free_of_its_deadline(
+    virtual: Callable[..., Any],
+) -> None:
+    async def check() -> None:
+        results: list[str] = []
+
+        async def poll_later() -> None:
+            await anyio.sleep(2)
+            results.append(await retry(Failing().as_async())("done"))
+
+        async with anyio.create_task_group() as tasks:
+
+            @retry(deadline=1)
+            async def start() -> None:
+                tasks.start_soon(poll_later)
+
+            await start()
+        assert results == ["done"]
+
+    virtual(check)
 
 
 def test_what_is_no_function_cannot_be_retried() -> None:

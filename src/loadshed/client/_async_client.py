@@ -1,5 +1,6 @@
 """AsyncClient: httpx's, with the policy on."""
 
+import functools
 from types import EllipsisType
 from typing import Any
 
@@ -51,26 +52,24 @@ class AsyncClient(httpx.AsyncClient):
         on_event: OnEvent | None = None,
         **options: Any,
     ) -> None:
-        self._has_own_timeout = "timeout" in options
         self._policy = policy_for(retry, options)
+        wrap = functools.partial(
+            AsyncRetryTransport,
+            retry=self._policy,
+            budget=RetryBudget() if isinstance(budget, EllipsisType) else budget,
+            breaker=breaker,
+            throttle=throttle,
+            hedge=hedge,
+            raise_on_exhausted=raise_on_exhausted,
+            propagate_deadline=propagate_deadline,
+            on_event=on_event,
+        )
+        wrap()  # a mistake is told of, whatever there is to wrap
         self._clock = SharedClock()
         super().__init__(**options)
-        budget = RetryBudget() if isinstance(budget, EllipsisType) else budget
 
         def wrapped(transport: httpx.AsyncBaseTransport) -> AsyncRetryTransport:
-            if isinstance(transport, AsyncRetryTransport):
-                return transport
-            return AsyncRetryTransport(
-                transport,
-                retry=self._policy,
-                budget=budget,
-                breaker=breaker,
-                throttle=throttle,
-                hedge=hedge,
-                raise_on_exhausted=raise_on_exhausted,
-                propagate_deadline=propagate_deadline,
-                on_event=on_event,
-            )
+            return transport if isinstance(transport, AsyncRetryTransport) else wrap(transport)
 
         self._transport = wrapped(self._transport)
         self._mounts = {

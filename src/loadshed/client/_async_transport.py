@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying
 from loadshed._clock import SharedClock
 from loadshed._policy.course import SUCCESS, Attempt, History
 from loadshed.client._async_received import aclose, adrain, aread
-from loadshed.client._deadline import UNBOUNDED, bound
+from loadshed.client._deadline import UNBOUNDED, bound, in_force
 from loadshed.client._events import OnEvent
 from loadshed.client._exchange import Body, Exchange, Outcome, late, wants_another
 from loadshed.client._family import PLAIN
@@ -25,6 +25,7 @@ from loadshed.client._guards import (
 from loadshed.client._hedge import Race
 from loadshed.client._inner import Inner
 from loadshed.client._pool import areclaim
+from loadshed.client._received import empty
 from loadshed.client._retry import Retry
 from loadshed.client._sending import Sending
 from loadshed.client._settings import Settings, is_streamed
@@ -66,6 +67,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
             on_event=on_event,
+            clock=self._clock.now,
         )
 
     @property
@@ -83,7 +85,8 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         settings = self._settings
         now = self._clock.now()
         limit = settings.limit
-        if (within := bound.get()) is not UNBOUNDED:
+        if bound.get() is not UNBOUNDED:
+            within = in_force()
             limit = 0.0 if within.explicit < math.inf else min(limit, within.ends_at - now)
         # Most requests have nothing special about them, and most succeed at once. They go the short
         # way: what only a failure needs is made where there is one.
@@ -104,7 +107,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         sent: Any = request
         if limit != math.inf:
             sending = Sending(request, now, limit)
-            sending.prepare(propagate=settings.propagate_deadline)
+            sending.prepare(settings.clock, propagate=settings.propagate_deadline)
             sent = sending.request
         inner = self._inner.of(request) if (given := self._inner.given) is None else given
         outcome: Outcome = None
@@ -204,7 +207,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
     async def _complete(self, exchange: Exchange, sending: Sending, outcome: Outcome) -> Outcome:
         """The rest of an attempt: read the body where that belongs to it."""
         try:
-            has_body_to_read = exchange.has_body_to_read(sending, outcome, self._clock.now())
+            has_body_to_read = exchange.has_body_to_read(sending, outcome)
             await sending.request.stream.aclose()  # perhaps it was not sent to its end
             if has_body_to_read:
                 await self._read(exchange, outcome, sending.ends_at)
@@ -229,7 +232,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
             return
         seconds = exchange.ends_at - self._clock.now()
         if not await adrain(response, exchange.family.bytes_body, seconds):
-            exchange.last = None
+            empty(response, exchange.family.bytes_body)
 
     async def _with_body(self, exchange: Exchange, outcome: Outcome) -> Outcome:
         """The last outcome; if it is a response, with its body as the caller wants it."""

@@ -8,7 +8,7 @@ from tenacity import RetryCallState
 
 from loadshed._errors import BackPressureError, RetryError
 from loadshed._policy.course import SUCCESS, Attempt, Course, Failure
-from loadshed.client._deadline import bound
+from loadshed.client._deadline import in_force
 from loadshed.client._events import Event, OnEvent, tell
 from loadshed.client._guards import RetryBudget
 from loadshed.client._retry import Retry
@@ -58,7 +58,7 @@ class Call:
     def begin(self) -> float:
         """Begin an attempt: the seconds that it has, at most 0 if there can't be one."""
         self._began = self._now()
-        remaining = bound.get().ends_at - self._began
+        remaining = in_force().ends_at - self._began
         if remaining <= 0:
             self._stopped = "deadline"
         limit = self._retried.policy.attempt_timeout
@@ -100,7 +100,7 @@ class Call:
             self._stopped = "error"
             return None
         if self._course is None:
-            self._course = Course(policy.total, bound.get().ends_at, self._delay)
+            self._course = Course(policy.total, in_force().ends_at, self._delay)
         self._last = error
         retry_after = error.retry_after if isinstance(error, BackPressureError) else None
         now = self._now()

@@ -1,11 +1,13 @@
 """Client: httpx's, with the policy on."""
 
+import functools
 from types import EllipsisType
 from typing import Any
 
 import httpx
 
 from loadshed import _clock
+from loadshed._errors import ConfigError
 from loadshed.client._deadline import reset, within
 from loadshed.client._events import OnEvent
 from loadshed.client._guards import AdaptiveThrottle, CircuitBreaker, Hedge, RetryBudget
@@ -59,25 +61,23 @@ class Client(httpx.Client):
         on_event: OnEvent | None = None,
         **options: Any,
     ) -> None:
-        self._has_own_timeout = "timeout" in options
         self._policy = policy_for(retry, options)
+        wrap = functools.partial(
+            RetryTransport,
+            retry=self._policy,
+            budget=RetryBudget() if isinstance(budget, EllipsisType) else budget,
+            breaker=breaker,
+            throttle=throttle,
+            hedge=hedge,
+            raise_on_exhausted=raise_on_exhausted,
+            propagate_deadline=propagate_deadline,
+            on_event=on_event,
+        )
+        wrap()  # a mistake is told of, whatever there is to wrap
         super().__init__(**options)
-        budget = RetryBudget() if isinstance(budget, EllipsisType) else budget
 
         def wrapped(transport: httpx.BaseTransport) -> RetryTransport:
-            if isinstance(transport, RetryTransport):
-                return transport
-            return RetryTransport(
-                transport,
-                retry=self._policy,
-                budget=budget,
-                breaker=breaker,
-                throttle=throttle,
-                hedge=hedge,
-                raise_on_exhausted=raise_on_exhausted,
-                propagate_deadline=propagate_deadline,
-                on_event=on_event,
-            )
+            return transport if isinstance(transport, RetryTransport) else wrap(transport)
 
         # What httpx makes of its many options can be had in no other way.
         self._transport = wrapped(self._transport)
@@ -124,9 +124,16 @@ def policy_for(retry: Retry | None, options: dict[str, Any]) -> Retry:
     if retry is None:
         retry = getattr(options.get("transport"), "retry", None)
         retry = retry if isinstance(retry, Retry) else Retry()
-    if isinstance(retry, Retry):  # anything else is refused where it is used
-        options.setdefault("timeout", retry.attempt_timeout)
+    if not isinstance(retry, Retry):
+        raise ConfigError("retry", retry, "a Retry, or None")
+    if "timeout" not in options:
+        limit = retry.attempt_timeout
+        options["timeout"] = None if limit is None else httpx.Timeout(ByDefault(limit))
     return retry
+
+
+class ByDefault(float):
+    """A timeout that no user has set, and that goes with the policy in force."""
 
 
 def has_other_policies(client: Any) -> bool:
@@ -140,11 +147,11 @@ def policy_of(client: Any, request: httpx.Request) -> Retry:
 
     The timeout of httpx goes with it, where the user has set none.
     """
-    policy = request.extensions.get("retry", client._transport_for_url(request.url).retry)
+    policy = request.extensions.get("retry") or client._transport_for_url(request.url).retry
     if not isinstance(policy, Retry):
         return client._policy  # type: ignore[no-any-return] # it is refused where it is used
-    otherwise = client.timeout.as_dict()
-    if not client._has_own_timeout and request.extensions.get("timeout", otherwise) == otherwise:
+    timeout = request.extensions.get("timeout", client.timeout.as_dict())
+    if isinstance(timeout["read"], ByDefault):
         request.extensions["timeout"] = httpx.Timeout(policy.attempt_timeout).as_dict()
     return policy
 

@@ -21,6 +21,18 @@ class Bound(NamedTuple):
 
 UNBOUNDED = Bound(math.inf, math.inf)
 
+
+class CallBound(Bound):
+    """The bound of one call, which ends with the call, also for tasks that it has started.
+
+    Those have a copy of the context. What a user writes as `deadline` holds for them, but nobody
+    has asked for this one.
+    """
+
+    outer: Bound
+    over = False
+
+
 bound: ContextVar[Bound] = ContextVar("loadshed.deadline", default=UNBOUNDED)
 
 
@@ -57,7 +69,7 @@ class deadline:
         if self._token is not None:
             raise RuntimeError("This deadline is in use: make one for each block.")
         self._ends_at = SharedClock().now() + self._seconds
-        outer = bound.get()
+        outer = in_force()
         inner = Bound(min(outer.ends_at, self._ends_at), min(outer.explicit, self._ends_at))
         self._token = bound.set(inner)
         return self
@@ -84,13 +96,26 @@ class deadline:
 
 def within(seconds: float, now: float) -> Token[Bound]:
     """A deadline of the library's own, for all that one call does; `reset` ends it."""
-    outer = bound.get()
-    return bound.set(Bound(min(outer.ends_at, now + seconds), outer.explicit))
+    outer = in_force()
+    inner = CallBound(min(outer.ends_at, now + seconds), outer.explicit)
+    inner.outer = outer
+    return bound.set(inner)
+
+
+def in_force() -> Bound:
+    """The bound of what is done now."""
+    inner = bound.get()
+    while isinstance(inner, CallBound) and inner.over:
+        inner = inner.outer
+    return inner
 
 
 def reset(token: Token[Bound]) -> None:
     """End what was set with this token."""
     # A generator may be left in another context than it was entered in, where nothing was set: a
     # dependency of FastAPI's, for one, that is not async and yields.
+    inner = bound.get()
+    if isinstance(inner, CallBound):
+        inner.over = True
     with suppress(ValueError):
         bound.reset(token)

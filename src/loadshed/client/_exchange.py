@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from loadshed._errors import CircuitOpenError, ConfigError, RetryError
 from loadshed._policy.backoff import parse_date, parse_retry_after
 from loadshed._policy.breaker import BLOCKED
 from loadshed._policy.course import SUCCESS, Attempt, Course, Failure, History
-from loadshed.client._deadline import bound
+from loadshed.client._deadline import in_force
 from loadshed.client._events import Event, tell
 from loadshed.client._family import family_of
 from loadshed.client._guards import ThrottledError, origin_of
@@ -44,7 +45,7 @@ class Exchange:
     Attributes:
         family: httpx or httpx2.
         held: The latest outcome, which is the caller's or to be closed.
-        last: The outcome before the one that is waited for, where it can still be given back.
+        last: The outcome before the one that is waited for.
         delay: How long to wait before the next attempt.
         ends_at: When the latest attempt has to be over.
     """
@@ -69,7 +70,7 @@ class Exchange:
         self._origin = origin_of(request.url)
         self._read = extensions.get(READ, False)
         within = self._policy.deadline
-        ends_at, self._explicit = bound.get()
+        ends_at, self._explicit = in_force()
         self._deadline = ends_at if within is None else min(ends_at, now + within)
         self._began = now
         stream = request.stream
@@ -114,9 +115,9 @@ class Exchange:
         self.ends_at = now + limit
         sending = Sending(self._request, now, limit, self.delay, circuit)
         retries = 0 if self._course is None else self._course.retries
-        propagate = self._settings.propagate_deadline
+        clock, propagate = self._settings.clock, self._settings.propagate_deadline
         if self._body is not None or limit < math.inf or (retries and propagate):
-            sending.prepare(retries, self._body, propagate=propagate)
+            sending.prepare(clock, retries, self._body, propagate=propagate)
         return sending
 
     def refused(self, now: float) -> Outcome:
@@ -126,21 +127,20 @@ class Exchange:
             return self.last
         if self._stopped == "breaker":
             scheme, host, port = self._origin
+            host = f"[{host}]" if ":" in host else host
             origin = f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
             assert self._settings.breaker is not None  # noqa: S101 - for the type checker
             seconds = self._settings.breaker._blocked_for(self._origin, now)
             return self.family.error(CircuitOpenError)(origin, seconds)
-        if self._attempts:
-            return self.family.read_timeout("The deadline passed.")
         return self.family.connect_timeout("The deadline passed before anything was sent.")
 
-    def has_body_to_read(self, sending: Sending, outcome: Outcome, now: float) -> bool:
+    def has_body_to_read(self, sending: Sending, outcome: Outcome) -> bool:
         """Whether the attempt goes on, after this outcome, with the reading of the body."""
         self.held = outcome
         if isinstance(outcome, Exception):
             return False
         ends_at = sending.ends_at if self._read else self._explicit
-        sending.body_may_take(ends_at - now, self._request.extensions)
+        sending.body_may_take_until(ends_at, self._request.extensions)
         self.ends_at, self._timeouts = sending.ends_at, sending.timeouts
         return self._read and not self.is_failure(outcome)
 
@@ -253,7 +253,7 @@ class Exchange:
     def give(self, outcome: Outcome) -> Any:
         """Return the response, with its history, or raise the exception."""
         if isinstance(outcome, AlteredBodyError):
-            outcome = self.last or self.family.write_error(str(outcome))
+            outcome = self.last
         if not self._stopped:
             self._stopped = "error" if isinstance(outcome, Exception) else SUCCESS
         history = self._leave_history()
@@ -262,12 +262,26 @@ class Exchange:
         if self._stopped != SUCCESS or self._course is not None or len(self._attempts) > 1:
             attempt = self._attempts[-1] if self._attempts else None
             self._tell(Event("stop", self._request, attempt, stopped=self._stopped))
-        if self._settings.raise_on_exhausted and self.is_failure(outcome):
+        if self._settings.raise_on_exhausted and self._is_exhausted(outcome):
+            if isinstance(getattr(outcome, "stream", None), self.family.bytes_body):
+                with suppress(Exception):  # if it can't be decoded
+                    outcome.read()  # into its `content`: nobody is to close this response
+            if not isinstance(outcome, Exception):
+                outcome.request = self._request  # as the client does with those that it returns
             error = self.family.error(RetryError)(history.attempts, outcome)
             raise error from (outcome if isinstance(outcome, Exception) else None)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def _is_exhausted(self, outcome: Outcome) -> bool:
+        """Whether it ended without success; the open breaker has an error of its own."""
+        if isinstance(outcome, Exception):
+            if isinstance(outcome, CircuitOpenError):
+                return False
+            if isinstance(outcome, self.family.transport_error):
+                return True
+        return self.is_failure(outcome)
 
     def _leave_history(self) -> History:
         history = History(tuple(self._attempts), self._stopped)
@@ -324,7 +338,9 @@ def late(request: Any, limit: float) -> Exception:
 
 def _policy_of(extensions: Any, otherwise: Retry) -> Retry:
     """The request's own policy, if it has one, or the transport's."""
-    policy = extensions.get("retry", otherwise)
+    policy = extensions.get("retry")
+    if policy is None:
+        return otherwise
     if not isinstance(policy, Retry):
         raise ConfigError('extensions["retry"]', policy, "a loadshed.client.Retry")
     return policy

@@ -34,7 +34,6 @@ class Family:
         self.transport_error: type[Exception] = library.TransportError
         self.read_timeout: Any = library.ReadTimeout
         self.connect_timeout: Any = library.ConnectTimeout
-        self.write_error: Any = library.WriteError
         self.unsent: tuple[type[Exception], ...] = (
             library.ConnectError,
             library.ConnectTimeout,

@@ -104,6 +104,11 @@ class _Options:
         self.on_event = on_event
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(function, staticmethod | classmethod):
+            raise TypeError(
+                f"{function!r}: on a class or static method the line of retry goes below the "
+                f"other decorator's."
+            )
         if not callable(function):
             raise TypeError(f"retry takes a function, or a Retry, not {function!r}")
         call = getattr(type(function), "__call__", function)  # noqa: B004 - to look at, not to call
@@ -123,7 +128,10 @@ class _Options:
             own = {} if asynchronous else {"attempt_timeout": None}
             policy = Retry(**(own | self.settings))
         if policy.attempt_timeout is not None and not asynchronous:
-            expected = f"None: {function!r} is not async, and can't be interrupted"
+            expected = (
+                f"None, as by `dataclasses.replace(policy, attempt_timeout=None)`: {function!r} is "
+                f"not async, and can't be interrupted"
+            )
             raise ConfigError("attempt_timeout", policy.attempt_timeout, expected)
         budget = RetryBudget() if isinstance(self.budget, EllipsisType) else self.budget
         return Retried(function, policy, budget, self.raise_on_exhausted, self.on_event)
@@ -138,9 +146,13 @@ def _around_sync(function: Callable[..., Any], retried: Retried) -> Callable[...
             if call.begin() <= 0:
                 return call.too_late()
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the policy says what follows
                 return call.failed(error)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(f"{function!r} returned a coroutine: make it an async function.")
+            return result
 
         token = within(retried.deadline, _clock.thread_time())
         try:

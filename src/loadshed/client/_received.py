@@ -111,6 +111,12 @@ def close(response: Any) -> None:
         response.close()
 
 
+def empty(response: Any, bytes_body: Any) -> None:
+    """Leave a closed response its status and headers, in case that it is wanted after all."""
+    response.stream = bytes_body(b"")
+    response.is_closed = False
+
+
 def length_of(response: Any) -> int:
     """What Content-Length says; 0 where it says nothing."""
     length = response.headers.get("content-length", "")

@@ -55,7 +55,8 @@ class Retry:
             `backoff_factor * backoff_base ** (n - 1)`, less what the jitter takes off.
         backoff_base: See `backoff_factor`.
         backoff_max: Seconds that such a wait takes at most.
-        first_delay: Seconds, in the place of `backoff_factor`, before retry 1; None is none.
+        first_delay: Seconds, in the place of that, before retry 1. The jitter is the same, and
+            `backoff_max` doesn't count. None is none.
         jitter: "full", at random between 0 and the wait; "equal", at random in its upper half;
             "decorrelated", at random between `backoff_factor` and three times the wait before;
             "none". (AWS, "Exponential Backoff And Jitter".)
@@ -160,12 +161,17 @@ class Retry:
             state.set_exception((type(outcome), outcome, outcome.__traceback__))
         else:
             state.set_result(outcome)
-        return max(0.0, float(self.wait(state)))
+        seconds: Any = self.wait(state)
+        if not isinstance(seconds, int | float):
+            raise ConfigError(
+                "wait", self.wait, f"a strategy that returns seconds, and no {seconds!r}"
+            )
+        return max(0.0, seconds)
 
     def _at_least(
         self, wait: float, retry_after: float | None, draw: Callable[[], float]
     ) -> float | None:
-        if retry_after is None or not self.respect_retry_after:
+        if retry_after is None or not retry_after > 0 or not self.respect_retry_after:
             return wait
         if retry_after > self.retry_after_max:
             return None
@@ -189,8 +195,10 @@ class Retry:
         override.
 
         Raises:
-            ConfigError: It has no bound at all, and `settings` have no `total`.
+            ConfigError: It is none; or has no bound at all, and `settings` have no `total`.
         """
+        if not hasattr(retry, "status_forcelist"):
+            raise ConfigError("retry", retry, "a urllib3.Retry")
         methods = retry.allowed_methods
         jitter = getattr(retry, "backoff_jitter", 0.0)
         most = getattr(retry, "backoff_max", 120.0)

@@ -1,17 +1,20 @@
 """Sending: one attempt at a request, with the headers and the timeouts that go out with it."""
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from loadshed._policy.breaker import BLOCKED
+from loadshed._policy.deadline import LONGEST
 from loadshed.client._family import SIMPLE
 
 READ = "loadshed.read"
 """The request's extension by which the ready clients say that the body is read at once, so that
 reading it is a part of the attempt."""
 
-TIMEOUT_HEADER = "x-request-timeout-seconds"
-ATTEMPT_HEADER = "x-retry-attempt"
+TIMEOUT_HEADER = b"x-request-timeout-seconds"
+ATTEMPT_HEADER = b"x-retry-attempt"
 
 HEADWAY = 1 / 32
 MOST_HEADWAY = 0.05
@@ -19,7 +22,34 @@ MOST_HEADWAY = 0.05
 know what they waited for, so that a request that was not sent can be told from one that was, and
 they don't cancel a request that waits for a connection (see `_pool`)."""
 
-Timeouts = dict[str, float | None]
+
+class Timeouts(dict[str, float | None]):
+    """The timeouts of httpx for one attempt, none of which goes beyond the attempt's end.
+
+    httpx's transports ask for each of them with `get` when the operation begins; what is left by
+    then is less than it was when the attempt began.
+
+    Attributes:
+        ends_at: When the attempt has to be over.
+        clock: What time it is.
+    """
+
+    __slots__ = ("clock", "ends_at")
+
+    clock: Callable[[], float]
+    ends_at: float
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The timeout of an operation that begins now."""
+        given = super().get(key, default)
+        left = self.ends_at - self.clock()
+        if given is not None and given < left:
+            return given
+        return None if left == math.inf else max(LEAST, left)
+
+
+LEAST = 0.001
+"""Seconds: to some operations 0 means not to wait at all, and not even to look."""
 
 
 class Sending:
@@ -62,35 +92,41 @@ class Sending:
         """When it has to be over."""
         return self.began + self.limit
 
-    def prepare(self, retries: int = 0, body: Any = None, *, propagate: bool) -> None:
+    def prepare(
+        self,
+        clock: Callable[[], float],
+        retries: int = 0,
+        body: Any = None,
+        *,
+        propagate: bool,
+    ) -> None:
         """Make what differs from the caller's request: its headers, its timeouts, its body."""
         limit = self.limit
         self.request = request = copied(self.request)
         if limit < math.inf:
             extensions = request.extensions
-            self.timeouts = _shortened(extensions.get("timeout", _NONE), limit)
+            most = limit - min(MOST_HEADWAY, limit * HEADWAY)
+            self.timeouts = timeouts = _shortened(extensions.get("timeout", _NONE), most)
+            timeouts.clock, timeouts.ends_at = clock, self.began + most
             request.extensions = {**extensions, "timeout": self.timeouts}
-            if propagate:
-                request.headers = with_header(request.headers, TIMEOUT_HEADER, f"{limit:.3f}")
+            if propagate and limit <= LONGEST:
+                request.headers = with_header(request.headers, TIMEOUT_HEADER, _text(limit))
         if retries and propagate:
-            request.headers = with_header(request.headers, ATTEMPT_HEADER, str(retries))
+            request.headers = with_header(request.headers, ATTEMPT_HEADER, b"%d" % retries)
         if body is not None:
             request.stream = body
 
-    def body_may_take(self, seconds: float, given: Any) -> None:
-        """The headers of the response are there, and this is left for the body.
+    def body_may_take_until(self, ends_at: float, given: Any) -> None:
+        """The headers of the response are there, and the body has until then.
 
         httpx's transports look at the read timeout once more when the body is read.
         """
         if self.timeouts is not None:
-            read = given.get("timeout", _NONE).get("read")
-            most = max(0.001, seconds)
-            self.timeouts["read"] = most if read is None or read > most else read
-            if self.timeouts["read"] == math.inf:
-                self.timeouts["read"] = None
+            self.timeouts["read"] = given.get("timeout", _NONE).get("read")
+            self.timeouts.ends_at = ends_at
 
 
-_NONE: Timeouts = {}
+_NONE: dict[str, float | None] = {}
 
 
 def copied(request: Any) -> Any:
@@ -110,31 +146,34 @@ def copied(request: Any) -> Any:
     return copy
 
 
-def with_header(headers: Any, name: str, value: str) -> Any:
+@lru_cache(maxsize=64)  # nearly always the same
+def _text(seconds: float) -> bytes:
+    return b"%.3f" % seconds
+
+
+def with_header(headers: Any, name: bytes, value: bytes) -> Any:
     """The headers and one more, unless the user has set that."""
     more = type(headers)(headers)
     raw = getattr(more, "_list", None)
     if raw is None:  # another version of httpx
-        more.setdefault(name, value)
+        more.setdefault(name.decode(), value.decode())
         return more
     # A fifth of the time of that, for every request.
-    key = name.encode()
     for _, known, _ in raw:
-        if known == key:
+        if known == name:
             return headers
-    raw.append((key, key, value.encode()))
+    raw.append((name, name, value))
     return more
 
 
-def _shortened(timeouts: Timeouts, limit: float) -> Timeouts:
+def _shortened(timeouts: dict[str, float | None], most: float) -> Timeouts:
     """The timeouts of httpx, none of them longer than the attempt."""
-    most = limit - min(MOST_HEADWAY, limit * HEADWAY)
     connect, read = timeouts.get("connect"), timeouts.get("read")
     write, pool = timeouts.get("write"), timeouts.get("pool")
     # Written out: it is done for each request.
-    return {
-        "connect": most if connect is None or connect > most else connect,
-        "read": most if read is None or read > most else read,
-        "write": most if write is None or write > most else write,
-        "pool": most if pool is None or pool > most else pool,
-    }
+    return Timeouts(
+        connect=most if connect is None or connect > most else connect,
+        read=most if read is None or read > most else read,
+        write=most if write is None or write > most else write,
+        pool=most if pool is None or pool > most else pool,
+    )

@@ -1,6 +1,7 @@
 """What a transport is made with, and the short way of a request that succeeds at once."""
 
 import math
+from collections.abc import Callable
 from types import EllipsisType
 from typing import Any
 
@@ -25,7 +26,9 @@ class Settings:
         raise_on_exhausted: bool,
         propagate_deadline: bool,
         on_event: OnEvent | None,
+        clock: Callable[[], float],
     ) -> None:
+        self.clock = clock
         self.retry: Retry = _checked("retry", Retry() if retry is None else retry, Retry)
         self.budget: RetryBudget | None = (
             RetryBudget()
@@ -56,7 +59,7 @@ def is_streamed(sending: Sending | None, request: Any) -> bool:
     if request.extensions.get(READ):
         return False
     if sending is not None:
-        sending.body_may_take(math.inf, request.extensions)
+        sending.body_may_take_until(math.inf, request.extensions)
     return True
 
 

@@ -10,7 +10,7 @@ from tenacity import Retrying
 from loadshed import _clock
 from loadshed._errors import ConfigError
 from loadshed._policy.course import SUCCESS, Attempt, History
-from loadshed.client._deadline import UNBOUNDED, bound
+from loadshed.client._deadline import UNBOUNDED, bound, in_force
 from loadshed.client._events import OnEvent
 from loadshed.client._exchange import Body, Exchange, Outcome, wants_another
 from loadshed.client._family import PLAIN
@@ -23,7 +23,7 @@ from loadshed.client._guards import (
 )
 from loadshed.client._inner import Inner
 from loadshed.client._pool import reclaim
-from loadshed.client._received import LONGEST_DRAIN, close, drain, read
+from loadshed.client._received import LONGEST_DRAIN, close, drain, empty, read
 from loadshed.client._retry import Retry
 from loadshed.client._sending import Sending
 from loadshed.client._settings import Settings, is_streamed
@@ -43,7 +43,7 @@ class RetryTransport(httpx.BaseTransport):
     `client.get(url, extensions={"retry": Retry(total=0)})`. What came of all attempts is in
     `extensions["loadshed"]` of the response, and of the request: a `History`.
 
-    Python can't interrupt a thread, so here the time for an attempt is divided among httpx's own
+    Python can't interrupt a thread, so here the time for an attempt is shared by httpx's own
     timeouts, and a server that sends its headers a byte at a time outlasts it.
     `AsyncRetryTransport` keeps to the wall clock.
 
@@ -91,6 +91,7 @@ class RetryTransport(httpx.BaseTransport):
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
             on_event=on_event,
+            clock=lambda: _clock.thread_time(),  # noqa: PLW0108 - looked up anew, for tests
         )
 
     @property
@@ -108,7 +109,8 @@ class RetryTransport(httpx.BaseTransport):
         settings = self._settings
         now = _clock.thread_time()
         limit = settings.limit
-        if (within := bound.get()) is not UNBOUNDED:
+        if bound.get() is not UNBOUNDED:
+            within = in_force()
             limit = 0.0 if within.explicit < math.inf else min(limit, within.ends_at - now)
         # Most requests have nothing special about them, and most succeed at once. They go the short
         # way: what only a failure needs is made where there is one.
@@ -129,7 +131,7 @@ class RetryTransport(httpx.BaseTransport):
         sent: Any = request
         if limit != math.inf:
             sending = Sending(request, now, limit)
-            sending.prepare(propagate=settings.propagate_deadline)
+            sending.prepare(settings.clock, propagate=settings.propagate_deadline)
             sent = sending.request
         inner = self._inner.of(request) if (given := self._inner.given) is None else given
         try:
@@ -212,7 +214,7 @@ class RetryTransport(httpx.BaseTransport):
 
     def _complete(self, exchange: Exchange, sending: Sending, outcome: Outcome) -> Outcome:
         """The rest of an attempt: read the body where that belongs to it."""
-        if exchange.has_body_to_read(sending, outcome, _clock.thread_time()):
+        if exchange.has_body_to_read(sending, outcome):
             try:
                 self._read(exchange, outcome, sending.ends_at)
             except Exception as error:  # noqa: BLE001 - as above
@@ -231,7 +233,7 @@ class RetryTransport(httpx.BaseTransport):
         """The latest response is not the caller's, as it seems: let its connection go."""
         response = exchange.last
         if not isinstance(response, Exception) and not self._drain(exchange, response):
-            exchange.last = None
+            empty(response, exchange.family.bytes_body)
 
     def _drain(self, exchange: Exchange, response: Any) -> bool:
         seconds = min(LONGEST_DRAIN, exchange.ends_at - _clock.thread_time())
