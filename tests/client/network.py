@@ -5,8 +5,9 @@ pass in no time.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -148,6 +149,8 @@ class Wire:
             if isinstance(event, h11.EndOfMessage):
                 self._request.whole = True
             self._perhaps_answer(now)
+        # Who answers before the end does not want the rest.
+        self.broken = self._answered and self._request is not None and not self._request.whole
 
     def _perhaps_answer(self, now: float) -> None:
         assert self._answer is not None
@@ -159,8 +162,6 @@ class Wire:
         self._answered = True
         self.pending = self._answer.pieces()
         self.ready_at = now + (self.pending[0][0] if self.pending else self._answer.wait)
-        if not self._request.whole:
-            self.broken = True
 
     def read(self, now: float) -> bytes:
         """What there is at `ready_at`; only then."""
@@ -173,9 +174,9 @@ class Wire:
             self._request.status = self._answer.status
         self.ready_at = now + self.pending[0][0] if self.pending else now
         if not self.pending:
-            if self._answer.ends:
+            if self._answer.ends or self.broken:
                 self.ended = True
-            elif self._request.whole:
+            else:
                 self._parser.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
                 self._parser.send(h11.EndOfMessage())
                 self._parser.start_next_cycle()
@@ -185,7 +186,7 @@ class Wire:
         """Whether anything will ever come, data or the end."""
         if self.pending:
             return True
-        return self._answered and (self.ended or (self._answer is not None and self._answer.ends))
+        return self._answered and (self.broken or self._answer is None or self._answer.ends)
 
 
 class AsyncStream(httpcore.AsyncNetworkStream):
@@ -323,7 +324,7 @@ class VirtualTime:
     """A clock for threads: nothing takes time but what sleeps."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = monotonic()  # where `deadline` counts from
 
     def time(self) -> float:
         return self.now
@@ -377,6 +378,3 @@ def bodies_are_one(requests: Iterable[Request]) -> bool:
             return False
         seen.append(request)
     return True
-
-
-Make = Callable[[], Any]
