@@ -1,5 +1,6 @@
 """What somebody was surprised by once."""
 
+import logging
 import math
 from typing import Any
 
@@ -208,6 +209,36 @@ def test_a_wrong_setting_is_told_of_where_there_is_nothing_to_wrap(
     with pytest.raises(ConfigError) as caught:
         Client(transport=RetryTransport(), **settings)
     assert caught.value.setting == setting
+
+
+# The log.
+
+
+@pytest.mark.anyio
+async def test_the_log_tells_of_a_hedge(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "loadshed.client")
+    asked = anyio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if not asked.is_set():
+            asked.set()
+            await anyio.sleep_forever()
+        return httpx.Response(200)
+
+    transport = httpx.MockTransport(answer)
+    async with AsyncClient(transport=transport, hedge=Hedge(delay=0)) as client:
+        await client.get(URL)
+    request = "<Request('GET', 'http://localhost/')>"
+    messages = [record.message for record in caplog.records if record.name == "loadshed.client"]
+    assert messages[0] == f"Sending {request} once more while it is under way."
+    assert messages[1].startswith(f"Done with {request} after ")
+
+
+def test_the_log_tells_of_a_request_that_was_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "loadshed.client")
+    with Client() as client, deadline(0), pytest.raises(httpx.ConnectTimeout):
+        client.get(URL)
+    assert caplog.messages == ["Done with <Request('GET', 'http://localhost/')>: deadline."]
 
 
 # Policies.

@@ -11,9 +11,6 @@ from loadshed.client._received import close_iterator
 class AlteredBodyError(Exception):
     """A body that is sent again is not what it was: it was broken off before its end."""
 
-    def __str__(self) -> str:
-        return "The body of the request is not what it was when it was sent before."
-
 
 class SentBody:
     """The body of a request that is not plain bytes, on its way to the transport.
