@@ -639,6 +639,28 @@ def test_to_trust_is_yes_or_no(value: Any) -> None:
         LoadShedMiddleware(App(), max_ongoing_requests=1, trust_deadline=value)
 
 
+class Stalling:
+    """A clock that goes on by ten seconds once the request has arrived."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def now(self) -> float:
+        self.looks += 1
+        return anyio.current_time() - (10 if self.looks <= 2 else 0)
+
+
+async def test_a_deadline_that_passes_while_a_request_arrives_is_a_shed_all_the_same() -> None:
+    middleware = Middleware()
+    permit = middleware.limiter.acquire_nowait()
+    middleware.limiter._clock = Stalling()  # type: ignore[assignment]
+    client = Client(middleware, headers=asking(10))
+    client.push(body())
+    await client.run()
+    assert (client.status, middleware.shed) == (503, {"deadline": 1})
+    permit.release()
+
+
 # Cancelled at every await.
 
 

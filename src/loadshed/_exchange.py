@@ -114,7 +114,10 @@ class DeadlineExchange(Exchange):
     def arrive(self, left: float) -> None:
         """Raises where nothing is left."""
         self.deadline = self.limiter._deadline_in(left)
-        self._allow(min(left, self._timeout))
+        if self.limiter._has_room():
+            self._allow(min(left, self._timeout))
+        # Otherwise it waits, and must not be cancelled even if the deadline has just passed: a
+        # scope that is told of a deadline in the past is cancelled at once, and for good.
 
     def is_queued(self) -> None:
         if self._ends_at_its_deadline:

@@ -266,6 +266,10 @@ class ConcurrencyLimiter:
             return True
         return False
 
+    def _has_room(self) -> bool:
+        """Whether `_enter` would succeed."""
+        return self._admission.ongoing < self._admission.limit
+
     def _deadline_in(self, seconds: float) -> Deadline:
         """The deadline of a request that has just come. Raises where that is now."""
         admission = self._admission
