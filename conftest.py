@@ -65,7 +65,10 @@ def _served(app: Any) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener, warnings.catch_warnings():
         # Old versions of uvicorn use what was deprecated in websockets.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="uvicorn|websockets")
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="critical"))
+        # Old versions make uvloop the whole process's event loop where it is installed, for the
+        # tests that follow too.
+        config = uvicorn.Config(app, loop="asyncio", log_config=None, log_level="critical")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
