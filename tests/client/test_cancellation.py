@@ -191,7 +191,16 @@ async def is_lost_by_anyio() -> bool:
 @each_way
 @pytest.mark.parametrize("name", CASES)
 async def test_a_request_that_is_cancelled_at_any_wait_leaves_nothing(name: str, how: str) -> None:
-    case = CASES[name]
+    # On a machine that stumbles its time may have passed before it waited for anything.
+    for _ in range(5):
+        if await cancelled_at_each_wait(CASES[name], how) > 1:
+            break
+    else:
+        raise AssertionError("it never waits")
+
+
+async def cancelled_at_each_wait(case: Case, how: str) -> int:
+    """Cancel at the first wait, and in a request like it at the second, and so on: how many."""
     n = 0
     goes_on = True
     while goes_on:
@@ -209,7 +218,7 @@ async def test_a_request_that_is_cancelled_at_any_wait_leaves_nothing(name: str,
         server.connects.clear()
         server.answers.clear()
         await serves(inner, at_a_time=4)
-    assert n > 2
+    return n - 1
 
 
 @each_way

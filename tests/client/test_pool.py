@@ -5,6 +5,7 @@ httpx, `test_no_step_in_which_a_place_is_free_loses_it` ends with a pool of 2 th
 """
 
 import asyncio
+import functools
 import importlib
 import importlib.util
 import math
@@ -127,12 +128,13 @@ async def test_a_thousand_that_time_out_or_are_cancelled_while_they_queue(family
 @loops
 async def test_all_that_queue_and_the_two_that_do_not_are_cancelled_at_once(family: Any) -> None:
     inner = limited(family)
-    transport = AsyncRetryTransport(inner, retry=Retry(total=0))
+    transport = AsyncRetryTransport(inner, retry=Retry(total=0, attempt_timeout=60))
 
     async with Hanging().running() as server, family.AsyncClient(transport=transport) as client:
+        get = functools.partial(client.get, server.url, timeout=None)
         async with anyio.create_task_group() as tasks:
             for _ in range(200):
-                tasks.start_soon(client.get, server.url)
+                tasks.start_soon(get)
             with anyio.fail_after(30):
                 while len(inner._pool._requests) < 200:
                     await settle()
@@ -220,10 +222,12 @@ async def test_some_that_are_cancelled_and_others_that_time_out(family: Any) -> 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_those_that_asyncio_itself_cancels(family: Any) -> None:
     inner = limited(family)
-    transport = AsyncRetryTransport(inner, retry=Retry(total=0, attempt_timeout=0.3))
+    # The first must not have timed out before the last has come, however slow the machine is.
+    transport = AsyncRetryTransport(inner, retry=Retry(total=0, attempt_timeout=60))
 
     async with Hanging().running() as server, family.AsyncClient(transport=transport) as client:
-        tasks = [asyncio.ensure_future(client.get(server.url)) for _ in range(200)]
+        gets = [client.get(server.url, timeout=None) for _ in range(200)]
+        tasks = [asyncio.ensure_future(get) for get in gets]
         with anyio.fail_after(30):
             while len(inner._pool._requests) < len(tasks):
                 await settle()

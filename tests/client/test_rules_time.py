@@ -200,7 +200,9 @@ def test_the_deadline_ends_it_among_many_attempts(few: Caller) -> None:
     with ScriptedServer(Answer(503)) as server:
         policy = Retry(total=10**6, deadline=0.2, backoff_factor=0.01, backoff_base=1)
         outcome = few("GET", server.url, retry=policy)
-        assert (outcome.status, outcome.stopped) == (503, "deadline")
+        assert outcome.stopped == "deadline"
+        # In the wait before one of them, or else in the middle of it.
+        assert isinstance(outcome.error, few.library.TimeoutException) or outcome.status == 503
         assert len(server.requests) > 1
     assert time.monotonic() - began < LONG
 
