@@ -266,6 +266,27 @@ def test_nor_is_it_where_the_event_loop_is_blocked(
     assert middleware.shed == {"deadline": 1}
 
 
+@pytest.mark.parametrize("looks", range(1, 8))
+@pytest.mark.parametrize("timeout", [0.1, 0.2])
+async def test_nor_is_it_where_the_machine_stalls_after_a_look_at_the_clock(
+    timeout: float, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middleware = Middleware(request_timeout_s=timeout)
+    clock = middleware.limiter._clock
+    before_the_stall = [0.5] * looks
+
+    class Stalling:
+        def now(self) -> float:
+            return clock.now() - (before_the_stall.pop() if before_the_stall else 0)
+
+    with middleware.limiter.acquire_nowait():
+        monkeypatch.setattr(middleware.limiter, "_clock", Stalling())
+        client = Client(middleware, headers=asking(0.1))
+        await client.run()
+    assert client.status == 503
+    assert middleware.shed == {"deadline": 1}
+
+
 @pytest.mark.parametrize("left", [5, 86400])
 def test_a_shorter_max_wait_is_not_lengthened(
     in_virtual_time: Callable[..., Any], left: float

@@ -58,9 +58,6 @@ class Exchange:
             if self.complete and self.time is not None:
                 self.time.deadline = math.inf  # what runs on in the background has its own time
 
-    def is_queued(self) -> None:
-        """It begins to wait."""
-
     def is_granted(self, waiter: Waiter) -> None:
         """It has waited, and takes its permit."""
         self.holds_permit = True
@@ -109,19 +106,19 @@ class DeadlineExchange(Exchange):
     ) -> None:
         super().__init__(limiter, receive, send)
         self._timeout = self.seconds = math.inf if timeout is None else timeout
-        self.time = anyio.CancelScope(deadline=limiter._clock.now() + self._timeout)
+        self.time = anyio.CancelScope()
 
     def arrive(self, left: float) -> None:
         """Raises where nothing is left."""
-        self.deadline = self.limiter._deadline_in(left)
-        if self.limiter._has_room():
+        try:
+            self.deadline = self.limiter._deadline_in(left)
+        except BackPressureError:
+            self.time.deadline = self.limiter._clock.now() + max(self._timeout, TO_ANSWER)
+            raise
+        if self.limiter._has_room() or not self._ends_at_its_deadline:
             self._allow(min(left, self._timeout))
-        # Otherwise it waits, and must not be cancelled even if the deadline has just passed: a
-        # scope that is told of a deadline in the past is cancelled at once, and for good.
-
-    def is_queued(self) -> None:
-        if self._ends_at_its_deadline:
-            self.time.deadline = math.inf
+        # Otherwise it waits, and `time` is told of no deadline, which may just have passed: then it
+        # would be cancelled at once, and for good.
 
     def is_granted(self, waiter: Waiter) -> None:
         self.limiter._claim(waiter)

@@ -203,7 +203,6 @@ class LoadShedMiddleware:
         granted = False
         failure: BaseException | None = None
         try:
-            exchange.is_queued()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(inbox.read)
                 try:

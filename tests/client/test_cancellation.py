@@ -370,15 +370,19 @@ under_way: list[int] = []
 @each_way
 @pytest.mark.parametrize("name", functions())
 async def test_a_function_that_is_cancelled_at_any_wait_leaves_nothing(name: str, how: str) -> None:
-    n = 0
-    goes_on = True
-    while goes_on:
-        n += 1
-        with anyio.fail_after(30):
-            goes_on = await cancelled_at(n, how, functions()[name])
+    for _ in range(5):  # see above
+        n = 0
+        goes_on = True
+        while goes_on:
+            n += 1
+            with anyio.fail_after(30):
+                goes_on = await cancelled_at(n, how, functions()[name])
 
-        assert under_way == []
-    assert n > 1
+            assert under_way == []
+        if n > 1:
+            break
+    else:
+        raise AssertionError("it never waits")
 
 
 async def test_a_cancellation_ends_a_functions_wait_at_once() -> None:
