@@ -4,14 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "default",
-    max_examples=150,
-    stateful_step_count=50,
-    deadline=None,
-    # As with the deadline: how busy the machine is says nothing of the code.
-    suppress_health_check=[HealthCheck.too_slow],
-)
+settings.register_profile("default", max_examples=150, stateful_step_count=50, deadline=None)
 settings.register_profile(
     "soak",
     max_examples=2000,

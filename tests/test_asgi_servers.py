@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -89,9 +90,14 @@ def application(handle: Callable[[Request], Awaitable[Response]], **settings: An
 
 
 async def test_the_seed_experiment() -> None:
-    """Two run, two wait, and five are turned away at once: before any of the four is done."""
+    """Two run, two wait, and five are turned away, each within 50 ms, while the four still take."""
     limiter = ConcurrencyLimiter(max_ongoing_requests=2, max_queued_requests=2)
     done = asyncio.Event()
+
+    async def get(client: httpx.AsyncClient) -> tuple[int, float]:
+        start = time.perf_counter()
+        response = await client.get("/")
+        return response.status_code, time.perf_counter() - start
 
     async def handle(request: Request) -> Response:
         await done.wait()
@@ -106,9 +112,14 @@ async def test_the_seed_experiment() -> None:
         await until(limiter, ongoing=2, queued=0)
         waiting = [tasks.create_task(client.get("/")) for _ in range(2)]
         await until(limiter, ongoing=2, queued=2)
-        turned_away = await asyncio.gather(*[client.get("/") for _ in range(5)])
-        assert [response.status_code for response in turned_away] == [503] * 5
-        assert not any(task.done() for task in running + waiting)
+        # Who is turned away never depends on the machine. How fast does: so it may stumble.
+        for _ in range(20):
+            turned_away = await asyncio.gather(*[get(client) for _ in range(5)])
+            assert [status for status, _ in turned_away] == [503] * 5
+            assert not any(task.done() for task in running + waiting)
+            if max(seconds for _, seconds in turned_away) <= 0.05:
+                break
+        assert max(seconds for _, seconds in turned_away) <= 0.05
         done.set()
     assert [task.result().status_code for task in running + waiting] == [200] * 4
 

@@ -98,14 +98,6 @@ class Outcome:
     def statuses(self) -> list[int | None]:
         return [attempt.status for attempt in self.history.attempts]
 
-    def came_to(self, *statuses: int | None) -> bool:
-        """Whether these are the statuses, where an attempt's limit is so short that the last ones
-        may have come too late from a machine that stumbled."""
-        *first, last = statuses
-        found = self.statuses
-        late = found[len(first) : -1]
-        return found[: len(first)] == first and not any(late) and found[-1] == last
-
     @property
     def delays(self) -> list[float]:
         return [attempt.delay for attempt in self.history.attempts]

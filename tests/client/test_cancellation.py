@@ -108,7 +108,7 @@ CASES = {
     "times out in the body": Case(
         Answer(pause=math.inf), policy=Retry(attempt_timeout=3 * SOON, first_delay=SOON)
     ),
-    "is too late": Case(*[Answer(wait=math.inf)] * 2, within=4 * SOON),
+    "is too late": Case(*[Answer(wait=math.inf)] * 2, within=100 * SOON),
     "hedges": Case(Answer(wait=math.inf), hedge=Hedge(delay=SOON)),
     "hedges at once": Case(hedge=Hedge(delay=0)),
     "hedges a failure": Case(
@@ -191,16 +191,7 @@ async def is_lost_by_anyio() -> bool:
 @each_way
 @pytest.mark.parametrize("name", CASES)
 async def test_a_request_that_is_cancelled_at_any_wait_leaves_nothing(name: str, how: str) -> None:
-    # On a machine that stumbles its time may have passed before it waited for anything.
-    for _ in range(5):
-        if await cancelled_at_each_wait(CASES[name], how) > 1:
-            break
-    else:
-        raise AssertionError("it never waits")
-
-
-async def cancelled_at_each_wait(case: Case, how: str) -> int:
-    """Cancel at the first wait, and in a request like it at the second, and so on: how many."""
+    case = CASES[name]
     n = 0
     goes_on = True
     while goes_on:
@@ -218,7 +209,7 @@ async def cancelled_at_each_wait(case: Case, how: str) -> int:
         server.connects.clear()
         server.answers.clear()
         await serves(inner, at_a_time=4)
-    return n - 1
+    assert n > 2
 
 
 @each_way
@@ -352,7 +343,7 @@ def functions() -> dict[str, Call]:
     async def hangs(n: int) -> None:
         await (anyio.sleep_forever() if n == 1 else checkpoint())
 
-    @case(deadline=3 * SOON)
+    @case(deadline=100 * SOON)
     async def is_too_late(_: int) -> None:
         await anyio.sleep_forever()
 
@@ -370,19 +361,15 @@ under_way: list[int] = []
 @each_way
 @pytest.mark.parametrize("name", functions())
 async def test_a_function_that_is_cancelled_at_any_wait_leaves_nothing(name: str, how: str) -> None:
-    for _ in range(5):  # see above
-        n = 0
-        goes_on = True
-        while goes_on:
-            n += 1
-            with anyio.fail_after(30):
-                goes_on = await cancelled_at(n, how, functions()[name])
+    n = 0
+    goes_on = True
+    while goes_on:
+        n += 1
+        with anyio.fail_after(30):
+            goes_on = await cancelled_at(n, how, functions()[name])
 
-            assert under_way == []
-        if n > 1:
-            break
-    else:
-        raise AssertionError("it never waits")
+        assert under_way == []
+    assert n > 1
 
 
 async def test_a_cancellation_ends_a_functions_wait_at_once() -> None:

@@ -1,5 +1,6 @@
 """Never a storm: what a server gets that turns everything away."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
@@ -15,15 +16,21 @@ REQUESTS = 1000
 RESERVE = 100
 """The budget's: 10 retries a second, for 10 seconds."""
 
-
-def lasting_budget() -> RetryBudget:
-    """The default one, but that nothing is forgotten before the last request has come."""
-    return RetryBudget(ttl=1000, min_retries_per_sec=RESERVE / 1000)
-
+TTL = 10
+"""Seconds for which it remembers."""
 
 MOST = 1.2 * REQUESTS + RESERVE
 
 QUICK = Retry(backoff_factor=0)
+
+
+def most(seconds: float) -> float:
+    """The attempts that a default budget lets `REQUESTS` requests make in so long a time.
+
+    On a machine so slow that what was first is forgotten before all is sent, the reserve is there
+    more than once, and a request is seen from at most two stretches of `TTL` seconds.
+    """
+    return MOST if seconds < TTL else 1.4 * REQUESTS + RESERVE * (seconds // TTL + 1)
 
 
 def report(who: str, requests: int, attempts: int) -> None:
@@ -34,9 +41,9 @@ def report(who: str, requests: int, attempts: int) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_server_that_turns_everything_away_gets_no_storm() -> None:
     statuses: list[int] = []
+    began = time.monotonic()
     with ScriptedServer(Answer(503)) as server:
-        budget = lasting_budget()
-        async with AsyncClient(retry=QUICK, budget=budget, verify=TLS, trust_env=False) as client:
+        async with AsyncClient(retry=QUICK, verify=TLS, trust_env=False) as client:
 
             async def ask() -> None:
                 for _ in range(REQUESTS // 20):
@@ -50,24 +57,25 @@ async def test_a_server_that_turns_everything_away_gets_no_storm() -> None:
     report("loadshed, asyncio", REQUESTS, attempts)
     assert statuses == [503] * REQUESTS
     # All of the budget is used, and no more.
-    assert REQUESTS + RESERVE < attempts <= MOST
+    assert REQUESTS + RESERVE < attempts <= most(time.monotonic() - began)
 
 
 def test_nor_does_it_from_many_threads() -> None:
+    began = time.monotonic()
     with ScriptedServer(Answer(503)) as server:
         with (
-            Client(retry=QUICK, budget=lasting_budget(), verify=TLS, trust_env=False) as client,
+            Client(retry=QUICK, verify=TLS, trust_env=False) as client,
             ThreadPoolExecutor(8) as threads,
         ):
             answers = list(threads.map(client.get, [server.url] * REQUESTS))
         attempts = len(server.requests)
     report("loadshed, threads", REQUESTS, attempts)
     assert {answer.status_code for answer in answers} == {503}
-    assert REQUESTS + RESERVE < attempts <= MOST
+    assert REQUESTS + RESERVE < attempts <= most(time.monotonic() - began)
 
 
 def test_nor_from_many_clients_that_share_a_budget() -> None:
-    budget = lasting_budget()
+    budget = RetryBudget()
     with ScriptedServer(Answer(503)) as server:
         for _ in range(10):
             with Client(retry=QUICK, budget=budget, verify=TLS, trust_env=False) as client:

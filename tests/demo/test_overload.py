@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from loadshed.demo.figures import Figures
 from loadshed.demo.overload import Plan, Run, allow_open_files, run_overload
 
 INFINITY = resource.RLIM_INFINITY
@@ -27,27 +26,24 @@ def test_each_load_runs_without_and_with_loadshed_and_collapses_only_without() -
 
 
 def test_at_ten_times_the_load_the_service_keeps_its_goodput_only_with_loadshed() -> None:
-    plan = Plan(loads=(10,), seconds=1.0)
-    # A stumble of the machine may cost a part of the goodput, so the best of some rounds counts, of
-    # those in which it was not too busy to send the clients when they were due.
-    goodputs: list[float] = []
-    for _ in range(5):
+    # That it collapses without never depends on the machine; a stumble may cost a part of the
+    # goodput with loadshed, so the best of three rounds counts. On one that can't send a thousand
+    # requests a second, the same is seen where everything takes its time.
+    for slower in (1, 1, 1, 2, 4, 8):
+        plan = Plan(
+            loads=(10,),
+            seconds=1.0 * slower,
+            warm_up=1.0 * slower,
+            service_time=0.1 * slower,
+            deadline=0.5 * slower,
+        )
         without, with_ = (run.figures for run in asyncio.run(run_overload(plan, lambda _: None)))
-        if not all(in_time(figures) for figures in (without, with_)):
-            continue
         assert without.goodput <= 0.05
-        assert with_.served.p99 is not None
-        assert with_.served.p99 < plan.deadline
-        goodputs.append(with_.goodput)
         if with_.goodput >= 0.95:
             break
-    if not goodputs:
-        pytest.skip("the machine is too busy to send a thousand requests a second")
-    assert max(goodputs) >= 0.95
-
-
-def in_time(figures: Figures) -> bool:
-    return figures.lateness.p99 is not None and figures.lateness.p99 <= 0.05
+    assert with_.goodput >= 0.95
+    assert with_.served.p99 is not None
+    assert with_.served.p99 < plan.deadline
 
 
 def test_the_capacity_is_what_all_slots_serve_in_a_second() -> None:
