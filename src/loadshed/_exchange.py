@@ -113,7 +113,7 @@ class DeadlineExchange(Exchange):
         try:
             self.deadline = self.limiter._deadline_in(left)
         except BackPressureError:
-            self.time.deadline = self.limiter._clock.now() + max(self._timeout, TO_ANSWER)
+            self.time.deadline = self.limiter._clock.now() + self._timeout
             raise
         if self.limiter._has_room() or not self._ends_at_its_deadline:
             self._allow(min(left, self._timeout))

@@ -1,5 +1,6 @@
 """A request that takes long is sent a second time, and the first answer counts."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -396,6 +397,57 @@ async def test_what_a_predicate_raises_comes_out_as_it_is() -> None:
         await sending.client.get(URL)
 
     await sending.nothing_is_open()
+
+
+class Stop(BaseException):
+    pass
+
+
+class Stopping(httpx.AsyncBaseTransport):
+    """Answers nobody, and raises what is no Exception at the second request."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.requests = self.cancelled = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        if self.requests == 2:
+            await checkpoint()
+            raise self.error
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.cancelled += 1
+        raise AssertionError
+
+
+async def test_what_is_no_exception_comes_out_as_it_is() -> None:
+    inner = Stopping(Stop())
+    client = AsyncClient(transport=inner, hedge=Hedge(delay=UNIT))
+    with pytest.raises(Stop):
+        await client.get(URL)
+    assert (inner.requests, inner.cancelled) == (2, 1)
+
+
+async def test_a_predicate_may_raise_what_is_no_exception() -> None:
+    def retry_on(_: Exception) -> bool:
+        raise Stop
+
+    answers = (after(2, None), NEVER)
+    sending = Sending(*answers, hedge=Hedge(delay=UNIT), retry=Retry(retry_on=retry_on))
+    with pytest.raises(Stop):
+        await sending.client.get(URL)
+    await sending.nothing_is_open()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_of_the_transports_own_comes_out_too() -> None:
+    inner = Stopping(asyncio.CancelledError())
+    client = AsyncClient(transport=inner, hedge=Hedge(delay=UNIT))
+    with anyio.fail_after(30), pytest.raises(asyncio.CancelledError):
+        await client.get(URL)
+    assert (inner.requests, inner.cancelled) == (2, 1)
 
 
 async def test_what_is_not_tried_again_does_not_wait_for_the_hedge() -> None:

@@ -28,7 +28,7 @@ class Race:
         self._under_way = 1
         self._over = anyio.Event()
         self._best: Outcome = None
-        self._error: Exception | None = None  # of a function of the user's
+        self._error: BaseException | None = None
 
     async def run(self, carry_out: CarryOut) -> Outcome:
         """Begin with one, add others with the hedge's delay in between; the outcome that counts."""
@@ -64,13 +64,20 @@ class Race:
             return None
         try:
             return self._exchange.hedge(self._clock.now())
-        except Exception as error:  # noqa: BLE001 - raised by `run`, and not in a group
-            self._error = error
-            self._over.set()
+        except BaseException as error:  # noqa: BLE001 - see `_break_off`
+            self._break_off(error)
             return None
 
     async def _run(self, attempt: Callable[[], Awaitable[Outcome]]) -> None:
-        outcome = await attempt()
+        try:
+            outcome = await attempt()
+        except BaseException as error:
+            if self._over.is_set():
+                raise
+            self._break_off(error)
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+            return
         self._under_way -= 1
         if self._over.is_set():
             await self._drop(outcome)  # it came in the same step as the winner
@@ -79,10 +86,17 @@ class Race:
         try:
             if self._under_way == 0 or not self._exchange.is_failure(outcome):
                 self._over.set()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._error = error
-            self._over.set()
+        except BaseException as error:  # noqa: BLE001 - see `_break_off`
+            self._break_off(error)
         await self._drop(worse)  # now that it is decided: others may come in while this waits
+
+    def _break_off(self, error: BaseException) -> None:
+        """End it with what is no outcome: `run` raises it, and not in a group.
+
+        A function of the user's raised it, or a transport what is no Exception.
+        """
+        self._error = error
+        self._over.set()
 
     async def _drop(self, outcome: Outcome) -> None:
         if not isinstance(outcome, Exception | None):
