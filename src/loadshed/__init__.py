@@ -27,8 +27,9 @@ from loadshed._errors import (
 from loadshed._lazy import importing
 
 if TYPE_CHECKING:
-    from loadshed._limiter import ConcurrencyLimiter, LimiterStatistics, Permit
+    from loadshed._limiter import ConcurrencyLimiter, Permit
     from loadshed._queue import BoundedQueue, Entry, QueueStatistics
+    from loadshed._statistics import LimiterStatistics
 
 __version__ = "0.1.0"
 
@@ -57,7 +58,7 @@ __getattr__ = importing(
     globals(),
     {
         "ConcurrencyLimiter": "loadshed._limiter",
-        "LimiterStatistics": "loadshed._limiter",
+        "LimiterStatistics": "loadshed._statistics",
         "Permit": "loadshed._limiter",
         "BoundedQueue": "loadshed._queue",
         "Entry": "loadshed._queue",

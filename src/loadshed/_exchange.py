@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 
 from loadshed._errors import BackPressureError, LoadShedError
-from loadshed._limiter import ConcurrencyLimiter, Waiter
+from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.deadline import Deadline
+from loadshed._waiter import Waiter
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

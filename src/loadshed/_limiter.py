@@ -1,15 +1,12 @@
 """ConcurrencyLimiter: `Admission` for tasks of an event loop."""
 
-import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
-    Mapping,
 )
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -17,51 +14,17 @@ import anyio
 
 from loadshed._around import around
 from loadshed._clock import Clock
-from loadshed._policy.admission import Admission, State, Ticket
+from loadshed._policy.admission import Admission, State
 from loadshed._policy.deadline import Deadline
 from loadshed._policy.settings import seconds, whole_number
 from loadshed._sheds import Sheds
-from loadshed._sleeper import Sleeper
+from loadshed._statistics import Counts, LimiterStatistics
+from loadshed._waiter import Waiter
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
 S = TypeVar("S")
-
-
-class _Counts(dict[str, int]):
-    """Counts by reason. A Counter would do, but can't be made anew by `dataclasses.asdict`."""
-
-    def __missing__(self, key: str) -> int:
-        return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimiterStatistics:
-    """What a `ConcurrencyLimiter` did so far, and is doing now.
-
-    `admitted == completed + ongoing`, always.
-
-    Attributes:
-        ongoing: Permits that are out.
-        queued: Callers that wait.
-        max_ongoing_requests: The bound on `ongoing`, as it is now.
-        max_queued_requests: The bound on `queued`, as it is now.
-        admitted: Permits given so far.
-        completed: Permits returned so far.
-        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout", "deadline"); a
-            reason that never came up counts 0.
-        abandoned: Callers that left (were cancelled) while they waited.
-    """
-
-    ongoing: int
-    queued: int
-    max_ongoing_requests: float
-    max_queued_requests: float
-    admitted: int
-    completed: int
-    shed: Mapping[str, int]
-    abandoned: int
 
 
 class ConcurrencyLimiter:
@@ -166,7 +129,7 @@ class ConcurrencyLimiter:
             max_queued_requests=admission.line.bound,
             admitted=admission.admitted,
             completed=admission.completed,
-            shed=_Counts({why: n for why, n in admission.shed.items() if n}),
+            shed=Counts({why: n for why, n in admission.shed.items() if n}),
             abandoned=admission.abandoned,
         )
 
@@ -280,14 +243,14 @@ class ConcurrencyLimiter:
             raise self._sheds.on_arrival(admission, time, "deadline")
         return deadline
 
-    def _queue_up(self, deadline: Deadline | None = None) -> "Waiter":
+    def _queue_up(self, deadline: Deadline | None = None) -> Waiter:
         """Take a place in the queue, or raise. `_wait` follows; where it can't, `_abandon`."""
         time = self._clock.now()
         if self._admission.turn_away(time):
             raise self._sheds.on_arrival(self._admission, time)
         return self._join(time, deadline)
 
-    def _join(self, time: float, deadline: Deadline | None = None) -> "Waiter":
+    def _join(self, time: float, deadline: Deadline | None = None) -> Waiter:
         """The rest of `_queue_up`, where nothing says at once that the queue is full."""
         admission = self._admission
         self._observe_arrival(time)
@@ -304,7 +267,7 @@ class ConcurrencyLimiter:
         others_wait = len(admission.line) > 0
         self._sheds.retry_after.observe(time, admission.completed, busy=others_wait)
 
-    async def _wait(self, waiter: "Waiter") -> None:
+    async def _wait(self, waiter: Waiter) -> None:
         """Wait for the permit of `waiter`. Returns with it, or raises without it."""
         try:
             await self._until_settled(waiter)
@@ -314,7 +277,7 @@ class ConcurrencyLimiter:
             raise
         self._raise_if_expired(waiter)
 
-    def _claim(self, waiter: "Waiter") -> None:
+    def _claim(self, waiter: Waiter) -> None:
         """Use the permit that `_wait` returned with, or raise where the deadline has passed since.
 
         Between the grant and this other tasks ran, for as long as they liked.
@@ -322,12 +285,12 @@ class ConcurrencyLimiter:
         self._wake(self._admission.claim(waiter, self._clock.now()))
         self._raise_if_expired(waiter)
 
-    def _raise_if_expired(self, waiter: "Waiter") -> None:
+    def _raise_if_expired(self, waiter: Waiter) -> None:
         if waiter.reason is not None:
             time = self._clock.now()
             raise self._sheds.from_queue(self._admission, time, waiter.reason, waiter.max_wait)
 
-    async def _until_settled(self, waiter: "Waiter") -> None:
+    async def _until_settled(self, waiter: Waiter) -> None:
         if waiter.max_wait is None:
             await waiter.sleeper.sleep()
             return
@@ -336,7 +299,7 @@ class ConcurrencyLimiter:
         if waiter.state is State.QUEUED:
             self._wake(self._admission.expire(max(self._clock.now(), waiter.expires_at)))
 
-    def _abandon(self, waiter: "Waiter") -> None:
+    def _abandon(self, waiter: Waiter) -> None:
         """Nobody waits for `waiter` any more, or wants the permit that it got."""
         self._wake(self._admission.abandon(waiter, self._clock.now()))
 
@@ -353,7 +316,7 @@ class ConcurrencyLimiter:
         self._sheds.retry_after.observe(time, self._admission.completed, busy=True)
         self._wake(self._admission.expire(time))
 
-    def _wake(self, settled: "list[Waiter]") -> None:
+    def _wake(self, settled: list[Waiter]) -> None:
         for waiter in settled:
             if not waiter.sleeper.wake():  # nobody is there: what it has goes to the next
                 settled += self._admission.abandon(waiter, self._clock.now())
@@ -409,26 +372,6 @@ class Permit:
     def __repr__(self) -> str:
         state = "released" if self._released else "held"
         return f"<{type(self).__name__} {state} of {self._limiter!r}>"
-
-
-class Waiter(Ticket):
-    """A ticket whose caller sleeps until it is settled.
-
-    Attributes:
-        max_wait: How many seconds it waits at most, by the limiter or by its deadline.
-    """
-
-    __slots__ = ("max_wait", "sleeper")
-
-    def __init__(
-        self, time: float, max_wait: float | None, deadline: Deadline | None = None
-    ) -> None:
-        expires_at = math.inf if max_wait is None else time + max_wait
-        super().__init__(expires_at, deadline=math.inf if deadline is None else deadline.at)
-        if deadline is not None and deadline.at <= expires_at:
-            max_wait = deadline.seconds
-        self.max_wait = max_wait
-        self.sleeper = Sleeper()
 
 
 def _queue_bound(value: object) -> float | None:

@@ -18,10 +18,11 @@ import anyio
 from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, RequestTimeoutError
 from loadshed._exchange import DeadlineExchange, Exchange, Receive, Scope, Send
-from loadshed._limiter import ConcurrencyLimiter, Waiter
+from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.deadline import read
 from loadshed._policy.settings import seconds, yes_or_no
 from loadshed._read_ahead import ReadAhead
+from loadshed._waiter import Waiter
 
 __all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware", "MiddlewareStatistics"]
 
