@@ -157,21 +157,22 @@ class Caller:
             method: The method of each.
             url: The URL.
             options: `stream`, for a body that the caller reads; `within`, for the seconds of a
-                `with deadline()` around each; `client`, for options of httpx's client; the settings
-                of the retry; and the options of each request.
+                `with deadline()` around each; `client`, for options of httpx's client; `inner`, for
+                those of its transport; the settings of the retry; and the options of each request.
         """
         settings = {name: options.pop(name) for name in SETTINGS & options.keys()}
         settings.setdefault("retry", QUICK)
         # The transport's own limits are what is tested, and not the timeouts of httpx beside them.
         client = {"trust_env": False} | ({} if self.ready else {"timeout": None})
         client |= options.pop("client", {})
+        given = {"verify": TLS} | options.pop("inner", {})
         errand = _Errand(
             count, method, url, options.pop("stream", False), options.pop("within", None), options
         )
         if self.is_async:
             backend = BACKENDS[self.kind.backend]
-            return anyio.run(self._asend, errand, settings, client, **backend)
-        inner = self.library.HTTPTransport(verify=TLS)
+            return anyio.run(self._asend, errand, settings, client, given, **backend)
+        inner = self.library.HTTPTransport(**given)
         with self._client(inner, settings, client) as connected:
             for _ in range(errand.count):
                 outcome = errand.begin(connected)
@@ -188,9 +189,13 @@ class Caller:
         return errand.outcomes
 
     async def _asend(
-        self, errand: "_Errand", settings: dict[str, Any], client: dict[str, Any]
+        self,
+        errand: "_Errand",
+        settings: dict[str, Any],
+        client: dict[str, Any],
+        given: dict[str, Any],
     ) -> list[Outcome]:
-        inner = self.library.AsyncHTTPTransport(verify=TLS)
+        inner = self.library.AsyncHTTPTransport(**given)
         async with self._client(inner, settings, client) as connected:
             for _ in range(errand.count):
                 outcome = errand.begin(connected)

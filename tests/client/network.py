@@ -19,6 +19,7 @@ import pytest
 from loadshed import _clock
 
 CHUNK = 64 * 1024
+DRIP = 8  # bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Answer:
     truncated: bool = False  # the body is broken off after its half
     pause: float = 0.0  # seconds before each piece of the body; `math.inf` hangs
     keep: bool = True  # the connection is kept open
+    drips: bool = False  # the head comes in pieces too, with `pause` before each but the first
 
     def pieces(self) -> list[tuple[float, bytes]]:
         """What it writes, with the seconds before each."""
@@ -61,7 +63,12 @@ class Answer:
             head += "Transfer-Encoding: chunked\r\n"
         half = len(self.body) // 2
         halves = [self.body[:half]] if self.truncated else [self.body[:half], self.body[half:]]
-        pieces = [(self.wait, head.encode() + b"\r\n")]
+        whole = head.encode() + b"\r\n"
+        size = DRIP if self.drips else len(whole)
+        pieces = [
+            (self.pause if start else self.wait, whole[start : start + size])
+            for start in range(0, len(whole), size)
+        ]
         for part in halves:
             chunk = b"%x\r\n%b\r\n" % (len(part), part) if self.framing == "chunked" else part
             if part:
@@ -126,6 +133,7 @@ class Wire:
         self._request: Request | None = None
         self._answer: Answer | None = None
         self._answered = False
+        self._came = b""  # of the answer, to the client
 
     def written(self, data: bytes, now: float) -> None:
         """The client wrote."""
@@ -160,6 +168,7 @@ class Wire:
         if self._answered or not there:
             return
         self._answered = True
+        self._came = b""
         self.pending = self._answer.pieces()
         self.ready_at = now + (self.pending[0][0] if self.pending else self._answer.wait)
 
@@ -170,7 +179,8 @@ class Wire:
         _, data = self.pending.pop(0)
         assert self._request is not None
         assert self._answer is not None
-        if self._request.status is None:
+        self._came += data
+        if b"\r\n\r\n" in self._came:
             self._request.status = self._answer.status
         self.ready_at = now + self.pending[0][0] if self.pending else now
         if not self.pending:

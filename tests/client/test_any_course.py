@@ -3,14 +3,14 @@
 - The server never gets a whole body that is another one than what it got before.
 - Every response is closed in the end, and the pool has all of its places.
 - There are no more attempts than there may be, and the history tells of those that were.
-- All is over by the deadline.
+- Each attempt is over by its limit, and all by the deadline.
 """
 
 import asyncio
 import io
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -18,7 +18,7 @@ import httpx
 import pytest
 import trio
 from anyio.lowlevel import checkpoint
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -35,6 +35,7 @@ from loadshed.client import (
     RetryTransport,
     deadline,
 )
+from loadshed.client._family import family_of
 from tests.client.network import (
     Answer,
     Connect,
@@ -56,6 +57,8 @@ URL = "http://server/"
 SMALL = b"0123456789" * 3
 LARGE = bytes(100_000)
 EPSILON = 0.01
+
+family_of(httpx.Request("GET", URL))  # or else the first request of all would go the long way
 
 
 # Bodies. Those that change do so between two readings, at the beginning, in the middle, or at the
@@ -172,6 +175,7 @@ answers = st.lists(
         truncated=st.sampled_from([False, False, True]),
         pause=seconds,
         keep=st.sampled_from([True, True, False]),
+        drips=st.booleans(),
     ),
     min_size=1,
     max_size=5,
@@ -321,6 +325,11 @@ class Watch:
         assert until - self.began <= sent.seconds + EPSILON
         assert self.ended_at - self.began <= sent.within + EPSILON
 
+    def each_attempt_keeps_the_time(self, sent: Sent) -> None:
+        assert self.history is not None
+        limit = sent.policy.attempt_timeout or math.inf
+        assert all(attempt.elapsed <= limit + EPSILON for attempt in self.history.attempts)
+
     @property
     def history(self) -> History | None:
         return None if self.request is None else self.request.extensions.get("loadshed")
@@ -356,6 +365,8 @@ async def course(sent: Sent, server: Server, cancel_at: int | None) -> None:
         await CancelAt(send(sent, inner, watch), cancel_at or 0, scope.cancel)
 
     await look_at_the_end(sent, server, inner, watch, cancelled=scope.cancel_called)
+    if not scope.cancel_called:
+        watch.each_attempt_keeps_the_time(sent)
 
 
 async def look_at_the_end(
@@ -375,6 +386,23 @@ async def look_at_the_end(
     await serves(inner)
 
 
+# What only a limit on all of an attempt ends: on the short way of a request, and on the long one.
+SIMPLE = Sent(
+    policy=Retry(deadline=2.5),
+    method="GET",
+    headers={},
+    body=dict,
+    ready=True,
+    stream=False,
+    within=math.inf,
+    timeout=50.0,
+    budget=RetryBudget,
+    breaker=lambda: None,
+    raise_on_exhausted=False,
+    hedge=None,
+)
+DRIPPING = [Answer(pause=2.0, drips=True)]
+
 many = settings(max_examples=3 * settings().max_examples)
 
 
@@ -385,6 +413,8 @@ many = settings(max_examples=3 * settings().max_examples)
     answers=answers,
     cancel_at=st.one_of(st.none(), st.none(), st.integers(1, 60)),
 )
+@example(sent=SIMPLE, connects=[], answers=DRIPPING, cancel_at=None)
+@example(sent=replace(SIMPLE, within=4.0), connects=[], answers=DRIPPING, cancel_at=None)
 def test_any_course_of_an_async_request(
     sent: Sent, connects: list[Connect], answers: list[Answer], cancel_at: int | None
 ) -> None:
@@ -489,6 +519,7 @@ def test_any_course_of_a_request_of_a_thread(
         look_at_what_the_server_saw(sent, server.requests, watch.history)
         if not any(one.pause for one in answers):  # a thread can't end what comes in pieces
             watch.keeps_the_time(sent)
+            watch.each_attempt_keeps_the_time(sent)
         server.answers.clear()
         server.connects.clear()
         serves_threads(inner)

@@ -8,7 +8,9 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
+from trio.testing import MockClock
 
 from loadshed.client import (
     AsyncClient,
@@ -264,6 +266,38 @@ async def test_a_cancellation_ends_the_wait_before_a_retry_at_once(ready: bool) 
     await serves(inner)
 
 
+# Not round, so that no wait in pieces ends just then.
+at_any_moment = pytest.mark.parametrize("moment", [100, 100.013, 100.031, 100.059])
+
+
+async def ends_within_10_ms(moment: float, call: Call) -> None:
+    """Fails unless the call, which waits for longer, ends when it is cancelled at that moment."""
+    ends_at = trio.current_time() + moment
+    with trio.CancelScope(deadline=ends_at) as scope:
+        await call()
+    assert scope.cancelled_caught
+    assert ends_at <= trio.current_time() <= ends_at + 0.01
+
+
+@at_any_moment
+@pytest.mark.parametrize("ready", [True, False])
+def test_and_that_is_within_10_ms(ready: bool, moment: float) -> None:
+    policy = Retry(first_delay=3600, jitter="none", attempt_timeout=None, deadline=None)
+    server = Server(answers=[Answer(503)])
+
+    async def main() -> None:
+        inner = async_transport(server)
+        client = (
+            AsyncClient(transport=inner, retry=policy)
+            if ready
+            else httpx.AsyncClient(transport=AsyncRetryTransport(inner, retry=policy))
+        )
+        await ends_within_10_ms(moment, lambda: client.get(URL))
+        assert len(server.requests) == 1
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
 async def test_a_cancellation_is_no_failure_of_a_policy_that_repeats_everything() -> None:
     asked: list[Exception] = []
 
@@ -387,3 +421,19 @@ async def test_a_cancellation_ends_a_functions_wait_at_once() -> None:
             tasks.cancel_scope.cancel()
 
     assert calls == [1]
+
+
+@at_any_moment
+def test_and_that_of_a_function_is_within_10_ms_too(moment: float) -> None:
+    calls: list[int] = []
+
+    @retry(retry_on=Exception, first_delay=3600, jitter="none", deadline=None)
+    async def fails() -> None:
+        calls.append(1)
+        raise OSError
+
+    async def main() -> None:
+        await ends_within_10_ms(moment, fails)
+        assert calls == [1]
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -26,7 +26,7 @@ from loadshed.client import (
     RetryTransport,
     deadline,
 )
-from loadshed.client._family import Family
+from loadshed.client._family import Family, family_of
 from loadshed.client._sending import copied, with_header
 
 from .calling import FAMILIES, QUICK, TLS, Chunks
@@ -433,6 +433,68 @@ async def test_every_request_of_the_async_client_pays_into_the_budget() -> None:
         for _ in range(300):
             await client.get("http://localhost/path")
     assert budget.balance("http://localhost") == pytest.approx(100 + 0.2 * 300)
+
+
+BREAKERS: list[Callable[[], CircuitBreaker | None]] = [lambda: None, CircuitBreaker]
+guarded_or_not = pytest.mark.parametrize("breaker", BREAKERS, ids=["plain", "guarded"])
+
+
+def request() -> httpx.Request:
+    made = httpx.Request("GET", "http://localhost")
+    family_of(made)  # or else the first of all would go the long way
+    return made
+
+
+@guarded_or_not
+def test_the_response_that_the_transport_inside_gave_is_handed_on_itself(breaker: Any) -> None:
+    first, failed, second = [httpx.Response(status) for status in (200, 503, 200)]
+    transport = RetryTransport(Fake(first, failed, second), retry=QUICK, breaker=breaker())
+    assert transport.handle_request(request()) is first
+    assert transport.handle_request(request()) is second
+
+
+@pytest.mark.anyio
+@guarded_or_not
+async def test_the_async_transport_hands_it_on_itself_too(breaker: Any) -> None:
+    first, failed, second = [httpx.Response(status) for status in (200, 503, 200)]
+    transport = AsyncRetryTransport(Fake(first, failed, second), retry=QUICK, breaker=breaker())
+    assert await transport.handle_async_request(request()) is first
+    assert await transport.handle_async_request(request()) is second
+
+
+class EnteredError(Exception):
+    pass
+
+
+def entered(**_: Any) -> None:
+    raise EnteredError
+
+
+def test_the_loop_of_tenacity_is_entered_after_a_failure_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadshed.client._transport.Retrying", entered)
+    plain = RetryTransport(Fake(httpx.Response(200), httpx.Response(503)))
+    guarded = RetryTransport(Fake(httpx.Response(200)), breaker=CircuitBreaker())
+    assert plain.handle_request(request()).status_code == 200
+    with deadline(5):
+        assert guarded.handle_request(request()).status_code == 200
+    with pytest.raises(EnteredError):
+        plain.handle_request(request())
+
+
+@pytest.mark.anyio
+async def test_the_async_loop_of_tenacity_is_entered_after_a_failure_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadshed.client._async_transport.AsyncRetrying", entered)
+    plain = AsyncRetryTransport(Fake(httpx.Response(200), httpx.Response(503)))
+    guarded = AsyncRetryTransport(Fake(httpx.Response(200)), breaker=CircuitBreaker())
+    assert (await plain.handle_async_request(request())).status_code == 200
+    with deadline(5):
+        assert (await guarded.handle_async_request(request())).status_code == 200
+    with pytest.raises(EnteredError):
+        await plain.handle_async_request(request())
 
 
 def test_a_request_may_be_of_a_class_of_its_own() -> None:

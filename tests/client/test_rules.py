@@ -9,7 +9,7 @@ from tenacity import RetryCallState
 from loadshed import LoadShedError, RetryError
 from loadshed.client import Attempt, Event, Retry, RetryBudget
 
-from .calling import FEW, KINDS, Caller, Waits
+from .calling import FEW, KINDS, QUICK, Caller, Waits
 from .scripted import HANG_UP, Answer, ScriptedServer, reset, truncated
 
 PLAIN = Retry(jitter="none")
@@ -224,17 +224,42 @@ def test_the_policy_can_allow_any_method(few: Caller) -> None:
 # Exceptions.
 
 
+whatever_the_policy_says = pytest.mark.parametrize(
+    "policy",
+    [
+        QUICK,
+        Retry(backoff_factor=0, retry_on=Exception),
+        Retry(backoff_factor=0, retry_on=lambda _: True),
+    ],
+    ids=["default", "every type", "any"],
+)
+
+
+@whatever_the_policy_says
 @pytest.mark.parametrize("url", ["gopher://localhost", "http://"])
-def test_a_url_of_an_unsupported_protocol_is_never_tried_again(few: Caller, url: str) -> None:
-    outcome = few("GET", url)
+def test_a_url_of_an_unsupported_protocol_is_never_tried_again(
+    few: Caller, url: str, policy: Retry
+) -> None:
+    outcome = few("GET", url, retry=policy)
     assert isinstance(outcome.error, few.library.UnsupportedProtocol)
     assert (outcome.stopped, len(outcome.statuses)) == ("error", 1)
 
 
-def test_a_request_against_the_protocol_is_never_tried_again(few: Caller) -> None:
+@whatever_the_policy_says
+def test_a_request_against_the_protocol_is_never_tried_again(few: Caller, policy: Retry) -> None:
     with ScriptedServer() as server:
-        outcome = few("GET", server.url, headers={"x-broken": "a\nb"})
+        outcome = few("GET", server.url, headers={"x-broken": "a\nb"}, retry=policy)
     assert isinstance(outcome.error, few.library.LocalProtocolError)
+    assert (outcome.stopped, len(outcome.statuses)) == ("error", 1)
+
+
+@whatever_the_policy_says
+@pytest.mark.parametrize("status", [407, 502])
+def test_what_a_proxy_refuses_is_never_tried_again(few: Caller, status: int, policy: Retry) -> None:
+    with ScriptedServer(Answer(status)) as proxy:
+        outcome = few("GET", "https://example.invalid", retry=policy, inner={"proxy": proxy.url})
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
+    assert isinstance(outcome.error, few.library.ProxyError)
     assert (outcome.stopped, len(outcome.statuses)) == ("error", 1)
 
 
