@@ -21,7 +21,8 @@ help:  ## Show this list
 demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (under a minute)
 	$(BIN)/loadshed demo
 
-test: lint types unit lowest docs  ## Everything that CI runs: style, types, tests, coverage, oldest dependencies, documents
+test: lint types docs  ## Everything that CI runs: style, types, documents, tests, coverage, oldest dependencies
+	$(MAKE) --jobs=2 --output-sync=target unit lowest
 
 lint: $(VENV)/.test  ## Style
 	$(BIN)/ruff check .
@@ -41,13 +42,14 @@ unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all o
 	$(BIN)/coverage report
 
 lowest: $(VENV)-lowest/.test  ## The test suite on the oldest dependencies that pyproject.toml allows
-	$(VENV)-lowest/bin/python -m pytest -q $(ARGS)
+	LOADSHED_KILLS=10 $(VENV)-lowest/bin/python -m pytest -q $(ARGS)
 
 bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 soak: $(VENV)/.test  ## The state machines at length (a few minutes)
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -s tests/policy $(ARGS)
+	LOADSHED_KILLS=500 $(BIN)/python -m pytest -q -s tests/pool -k chaos
 
 docs: $(VENV)/.docs  ## Build the documentation into site/, warnings as errors
 	$(BIN)/mkdocs build --strict

@@ -148,12 +148,15 @@ def parameters(function: Function) -> list[tuple[str, str]]:
     given = function.args
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + [*given.defaults]
-    pairs = zip([*positional, *given.kwonlyargs], [*defaults, *given.kw_defaults], strict=True)
-    rest = [] if given.kwarg is None else [(given.kwarg.arg, "")]
-    return [
-        *((name.arg, "" if default is None else ast.unparse(default)) for name, default in pairs),
-        *rest,
-    ]
+    variable = [] if given.vararg is None else [given.vararg]
+    rest = [] if given.kwarg is None else [given.kwarg]
+    names = [*positional, *variable, *given.kwonlyargs, *rest]
+    pairs = zip(
+        names,
+        [*defaults, *(None for _ in variable), *given.kw_defaults, *(None for _ in rest)],
+        strict=True,
+    )
+    return [(name.arg, "" if default is None else ast.unparse(default)) for name, default in pairs]
 
 
 def parameters_of(function: Any) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from loadshed import (
     CircuitOpenError,
     ConfigError,
     LoadShedError,
+    NotPicklableError,
     QueueFullError,
     QueueTimeoutError,
     ReplicaDiedError,
@@ -33,6 +34,7 @@ ONE_OF_EACH: list[LoadShedError] = [
     ReplicaError("x"),
     ReplicaDiedError("x"),
     ReplicaUnavailableError("Traceback ..."),
+    NotPicklableError("x"),
     ConfigError("max_wait", -1, "a number of seconds >= 0"),
 ]
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import pytest
 
 Served = Callable[[Any], AbstractContextManager[str]]
 
@@ -25,6 +26,12 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica imports what it runs, so the examples are modules as they are for uvicorn."""
+    monkeypatch.syspath_prepend(EXAMPLES.parent)
 
 
 async def get_all(url: str, count: int) -> list[httpx.Response]:
@@ -42,8 +49,12 @@ async def ask_all(url: str, patience: str, count: int) -> list[httpx.Response]:
 def test_every_example_is_tested_here() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {
+        "app_in_replicas",
+        "cpu_bound",
         "fastapi_app",
+        "inner_app",
         "llm_gateway",
+        "model_service",
         "plain_asgi",
         "resilient_client",
         "slow_database",
@@ -112,3 +123,33 @@ def test_the_gateway_keeps_to_the_models_limit_and_to_its_callers_patience(serve
     assert statuses.keys() == {200, 503}
     assert all(answer.headers["retry-after"] == "1" for answer in hasty if answer.is_error)
     assert [answer.status_code for answer in careless] == [200]
+
+
+def test_what_computes_in_processes_answers_five_of_nine() -> None:
+    run = subprocess.run(  # noqa: S603, it is ours
+        [sys.executable, EXAMPLES / "cpu_bound.py"], capture_output=True, text=True, check=True
+    )
+    *answers, pool = run.stdout.splitlines()
+    assert answers[:5] == ["9592 primes"] * 5
+    assert [answer.split(".")[1] for answer in answers[5:]] == [" Retry after 1 s"] * 4
+    assert pool == "<ReplicaPool 'count_primes' replicas=2/2 ongoing=0/2 queued=0/3>"
+
+
+@pytest.mark.usefixtures("importable")
+def test_the_model_answers_from_its_replicas(served: Served) -> None:
+    example = importlib.import_module("examples.model_service")
+    with served(example.app) as url:
+        answer = httpx.post(f"{url}/predict", json=[[1, 2, 3], [0, 0, 1]], timeout=30)
+        assert answer.json() == pytest.approx([14, 3])
+        assert httpx.post(f"{url}/predict", json=[], timeout=30).json() == []
+
+
+@pytest.mark.usefixtures("importable")
+def test_an_application_runs_in_replicas(served: Served) -> None:
+    example = importlib.import_module("examples.app_in_replicas")
+    with served(example.app) as url:
+        answers = asyncio.run(get_all(f"{url}/primes/30000", 20))
+    done = [answer.json() for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer["primes"] for answer in done} == {3245}
+    assert len({answer["pid"] for answer in done}) == 2

@@ -3,6 +3,7 @@
 Bound what runs, bound what waits, turn the rest away at once.
 
 - `ConcurrencyLimiter`: around a block, a function or a generator; `Permit` is what it gives.
+- `ReplicaPool`: processes for what blocks or computes, behind one bounded queue.
 - `BoundedQueue`: a queue between tasks that never grows beyond its bound.
 - `loadshed.asgi.LoadShedMiddleware`: the limiter around an ASGI application.
 - `loadshed.client`: clients that try again, and never make a storm of it.
@@ -16,6 +17,7 @@ from loadshed._errors import (
     CircuitOpenError,
     ConfigError,
     LoadShedError,
+    NotPicklableError,
     QueueFullError,
     QueueTimeoutError,
     ReplicaDiedError,
@@ -28,6 +30,8 @@ from loadshed._lazy import importing
 
 if TYPE_CHECKING:
     from loadshed._limiter import ConcurrencyLimiter, Permit
+    from loadshed._pool.pool import ReplicaPool
+    from loadshed._pool.statistics import PoolStatistics, ReplicaState, ReplicaStatistics
     from loadshed._queue import BoundedQueue, Entry, QueueStatistics
     from loadshed._statistics import LimiterStatistics
 
@@ -42,12 +46,17 @@ __all__ = [
     "Entry",
     "LimiterStatistics",
     "LoadShedError",
+    "NotPicklableError",
     "Permit",
+    "PoolStatistics",
     "QueueFullError",
     "QueueStatistics",
     "QueueTimeoutError",
     "ReplicaDiedError",
     "ReplicaError",
+    "ReplicaPool",
+    "ReplicaState",
+    "ReplicaStatistics",
     "ReplicaUnavailableError",
     "RequestTimeoutError",
     "RetryError",
@@ -60,6 +69,10 @@ __getattr__ = importing(
         "ConcurrencyLimiter": "loadshed._limiter",
         "LimiterStatistics": "loadshed._statistics",
         "Permit": "loadshed._limiter",
+        "ReplicaPool": "loadshed._pool.pool",
+        "PoolStatistics": "loadshed._pool.statistics",
+        "ReplicaState": "loadshed._pool.statistics",
+        "ReplicaStatistics": "loadshed._pool.statistics",
         "BoundedQueue": "loadshed._queue",
         "Entry": "loadshed._queue",
         "QueueStatistics": "loadshed._queue",

@@ -10,7 +10,8 @@ LoadShedError
 ├── RequestTimeoutError           `request_timeout_s` passed
 ├── ReplicaError                  a replica could not serve
 │   ├── ReplicaDiedError          it died with this request in flight
-│   └── ReplicaUnavailableError   none can be started
+│   ├── ReplicaUnavailableError   none can be started, or the pool is closed
+│   └── NotPicklableError         (a TypeError too) a value can't be sent to a replica, or back
 └── ConfigError                   (a ValueError too) a setting is wrong
 ```
 
@@ -26,6 +27,7 @@ __all__ = [
     "CircuitOpenError",
     "ConfigError",
     "LoadShedError",
+    "NotPicklableError",
     "QueueFullError",
     "QueueTimeoutError",
     "ReplicaDiedError",
@@ -191,6 +193,10 @@ class ReplicaDiedError(ReplicaError):
 
 class ReplicaUnavailableError(ReplicaError):
     """No replica can be started; the message carries the traceback of the last try."""
+
+
+class NotPicklableError(ReplicaError, TypeError):
+    """An argument, or a result, can't be sent between processes; the message says which and why."""
 
 
 class ConfigError(LoadShedError, ValueError):

@@ -25,6 +25,12 @@ PRELIMINARY = frozenset({"http.response.debug", "http.response.early_hint", "htt
 LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 """The kinds of message that end a response, unless they say that more is to come."""
 
+TRY_AGAIN_LATER = 1013
+"""The websocket close code for an overloaded server, as registered with IANA."""
+
+INTERNAL_ERROR = 1011
+"""The websocket close code for a server that can't fulfill the request."""
+
 TO_ANSWER = 1.0
 """Seconds in which a request that was shed is answered, though its `request_timeout_s` is over."""
 
@@ -71,6 +77,16 @@ class Exchange:
         if self.holds_permit:
             self.holds_permit = False
             self.limiter._release()
+
+    async def refuse(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
+        """Answer that there will be no answer, in whatever way the connection allows."""
+        if can_answer(scope):
+            await self.send_problem(scope, status, error)
+            return
+        code, reason = INTERNAL_ERROR, ""
+        if isinstance(error, BackPressureError):
+            code, reason = TRY_AGAIN_LATER, f"Try again in {error.retry_after} s."
+        await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def send_problem(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
         """Answer with problem details (RFC 9457)."""
@@ -141,6 +157,11 @@ class DeadlineExchange(Exchange):
     def _allow(self, seconds: float) -> None:
         self.seconds = seconds
         self.time.deadline = self.deadline.came_at + seconds
+
+
+def can_answer(scope: Scope) -> bool:
+    """Whether the request can be answered over HTTP: some servers can't where it is a websocket."""
+    return scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or {})
 
 
 @lru_cache(maxsize=64)  # under overload the same is said again and again

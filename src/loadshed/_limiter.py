@@ -287,6 +287,8 @@ class ConcurrencyLimiter:
 
     def _raise_if_expired(self, waiter: Waiter) -> None:
         if waiter.reason is not None:
+            if waiter.refusal is not None:
+                raise waiter.refusal()
             time = self._clock.now()
             raise self._sheds.from_queue(self._admission, time, waiter.reason, waiter.max_wait)
 
@@ -320,6 +322,13 @@ class ConcurrencyLimiter:
         for waiter in settled:
             if not waiter.sleeper.wake():  # nobody is there: what it has goes to the next
                 settled += self._admission.abandon(waiter, self._clock.now())
+
+    def _dismiss(self, refusal: Callable[[], Exception]) -> None:
+        """Turn away all that wait, each with an error of its own."""
+        dismissed = self._admission.dismiss()
+        for waiter in dismissed:
+            waiter.refusal = refusal
+        self._wake(dismissed)
 
     def _resize(self, limit: float, max_queued: float | None) -> None:
         self._max_queued = max_queued

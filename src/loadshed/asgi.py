@@ -17,12 +17,11 @@ import anyio
 
 from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, RequestTimeoutError
-from loadshed._exchange import DeadlineExchange, Exchange, Receive, Scope, Send
+from loadshed._exchange import DeadlineExchange, Exchange, Receive, Scope, Send, can_answer
 from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.deadline import read
 from loadshed._policy.settings import seconds, yes_or_no
-from loadshed._read_ahead import ReadAhead
-from loadshed._waiter import Waiter
+from loadshed._turn import in_turn
 
 __all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware", "MiddlewareStatistics"]
 
@@ -30,9 +29,6 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
 """Paths that have to answer however busy the service is."""
-
-TRY_AGAIN_LATER = 1013
-"""The websocket close code for an overloaded server, as registered with IANA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +181,9 @@ class LoadShedMiddleware:
             exchange.holds_permit = exchange.limiter._enter()
             if not exchange.holds_permit:
                 waiter = exchange.limiter._queue_up(exchange.deadline)
-                await self._queue(waiter, scope, exchange)
+                await in_turn(
+                    waiter, exchange, lambda: self.app(scope, exchange.receive, exchange.send)
+                )
                 return
             try:
                 await self.app(scope, exchange.receive, exchange.send)
@@ -197,52 +195,14 @@ class LoadShedMiddleware:
             exchange.is_shed()
             await self._shed(error, scope, exchange)
 
-    async def _queue(self, waiter: Waiter, scope: Scope, exchange: Exchange) -> None:
-        """Run the application once `waiter` has its permit, unless the client leaves before."""
-        inbox = ReadAhead(exchange.receive)
-        exchange.receive = inbox.receive
-        granted = False
-        failure: BaseException | None = None
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(inbox.read)
-                try:
-                    granted = await inbox.outlasts(exchange.limiter._wait(waiter))
-                    if granted:
-                        exchange.is_granted(waiter)
-                        try:
-                            await self.app(scope, exchange.receive, exchange.send)
-                        finally:
-                            exchange.release()
-                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
-                    failure = error  # raised below as it is, not wrapped by the task group
-                # Not in a `finally`: whoever cancels this task cancels the reader as well.
-                tasks.cancel_scope.cancel()
-        finally:
-            if not granted:
-                exchange.limiter._abandon(waiter)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # it refers to this frame
-
     async def _shed(self, error: BackPressureError, scope: Scope, exchange: Exchange) -> None:
-        if not _can_answer(scope):
-            reason = f"Try again in {error.retry_after} s."
-            close = {"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": reason}
-            await exchange.send(close)
-            return
-        answer = None if self._on_shed is None else self._on_shed(scope, error)
+        answer = None
+        if self._on_shed is not None and can_answer(scope):
+            answer = self._on_shed(scope, error)
         if answer is None:
-            await exchange.send_problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, error)
+            await exchange.refuse(scope, HTTPStatus.SERVICE_UNAVAILABLE, error)
         else:
             await answer(scope, exchange.receive, exchange.send)
-
-
-def _can_answer(scope: Scope) -> bool:
-    """Whether the request can be answered over HTTP: some servers can't where it is a websocket."""
-    return scope["type"] == "http" or "websocket.http.response" in (scope.get("extensions") or {})
 
 
 def _limiter_of(limiter: ConcurrencyLimiter | None, **numbers: float | None) -> ConcurrencyLimiter:

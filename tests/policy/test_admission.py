@@ -196,6 +196,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             "queue_full": naive.full,
             "queue_timeout": naive.timeouts,
             "deadline": naive.late,
+            "unavailable": 0,
         }
         turned_away = {State.SHED, State.EXPIRED}
         for ticket, state in naive.states.items():
@@ -365,3 +366,16 @@ def test_shrinking_the_limit_under_load_and_growing_it_again_strands_nobody() ->
     for _ in range(4):
         admission.release(0)
     assert admission.ongoing == 0
+
+
+def test_all_that_wait_can_be_dismissed() -> None:
+    admission: Admission[Ticket] = Admission(limit=1, max_queued=2)
+    assert admission.enter()
+    waiting = [Ticket(), Ticket(expires_at=5.0)]
+    for ticket in waiting:
+        admission.offer(ticket, now=0.0)
+    assert admission.dismiss() == waiting
+    assert [ticket.state for ticket in waiting] == [State.EXPIRED] * 2
+    assert admission.shed["unavailable"] == 2
+    assert (len(admission.line), admission.ongoing) == (0, 1)
+    assert admission.dismiss() == []

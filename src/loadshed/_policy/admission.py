@@ -87,7 +87,7 @@ class Admission(Generic[TicketT]):
         self.ongoing = 0
         self.completed = 0
         self.abandoned = 0
-        self.shed = {"queue_full": 0, "queue_timeout": 0, "deadline": 0}
+        self.shed = {"queue_full": 0, "queue_timeout": 0, "deadline": 0, "unavailable": 0}
 
     @property
     def admitted(self) -> int:
@@ -186,6 +186,14 @@ class Admission(Generic[TicketT]):
         ticket.state = State.ABANDONED
         self.abandoned += 1
         return self._settle(now)
+
+    def dismiss(self) -> list[TicketT]:
+        """Nobody will be admitted any more: all that wait are turned away."""
+        dismissed: list[TicketT] = []
+        while (ticket := self.line.pop()) is not None:
+            self._turn_away(ticket, State.EXPIRED, "unavailable")
+            dismissed.append(ticket)
+        return dismissed
 
     def expire(self, now: float) -> list[TicketT]:
         """Time has passed."""

@@ -1,0 +1,57 @@
+"""Exceptions on their way from a replica to the caller."""
+
+import pickle
+import traceback
+
+from loadshed._errors import NotPicklableError, ReplicaError
+
+Failure = tuple[bytes | None, str, str]
+"""The exception, pickled, where that can be done; what it says in one line; its traceback."""
+
+
+def pack(error: BaseException) -> Failure:
+    """What to send of an exception. It can always be pickled."""
+    trace = "".join(traceback.format_exception(error))
+    said = "".join(traceback.format_exception_only(error)).strip()
+    if not _may_travel(error):
+        return None, said, trace
+    try:
+        return pickle.dumps(error, 5), said, trace
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return None, said, trace
+
+
+def _may_travel(error: BaseException) -> bool:
+    """Whether it means to the caller what it meant in the replica.
+
+    SystemExit would end the caller's process, StopIteration be taken for the end of a generator
+    and CancelledError for a cancellation that nobody has asked for.
+    """
+    return isinstance(error, Exception) and not isinstance(
+        error, StopIteration | StopAsyncIteration
+    )
+
+
+def unpack(failure: Failure, replica: str) -> Exception:
+    """The exception for the caller: the target's own, with the remote traceback as a note."""
+    pickled, said, trace = failure
+    note = f"Traceback in replica {replica}:\n{trace.rstrip()}"
+    error = None if pickled is None else _unpickled(pickled)
+    if error is None:
+        return ReplicaError(f"The target raised {said}\n{note}")
+    error.add_note(note)
+    return error
+
+
+def _unpickled(pickled: bytes) -> Exception | None:
+    try:
+        error = pickle.loads(pickled)  # noqa: S301 - from our own child
+    except Exception:  # noqa: BLE001 - its class isn't known here, or takes other arguments
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def not_picklable(what: str, error: Exception) -> NotPicklableError:
+    """The error of a caller whose value can't be sent, or can't be made again."""
+    reason = str(error) or type(error).__name__
+    return NotPicklableError(f"{what} can't be sent between processes: {reason}")

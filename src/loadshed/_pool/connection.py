@@ -1,0 +1,104 @@
+"""Connection: the pool's end of the socket pair."""
+
+import socket
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from loadshed._policy.wire import Buffer, Decoder, Frame
+
+
+class Connection:
+    """Sends frames without waiting, and hands on those that come.
+
+    Args:
+        connection: The socket.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._decoder = Decoder()
+        # Frames that the socket has not taken yet: the number of the call, and what is left. Only
+        # of the first may a part have been taken.
+        self._unsent: deque[tuple[int, list[Buffer]]] = deque()
+        self._begun = False
+        self._has_unsent = anyio.Event()
+
+    def send(self, call: int, parts: list[Buffer]) -> None:
+        """Send a frame, or keep it until the socket takes it. Never waits."""
+        if self._unsent:
+            self._unsent.append((call, parts))
+            return
+        try:
+            sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the replica is dying, and its reader notices
+        if sent < sum(map(len, parts)):
+            self._unsent.append((call, parts))
+            self._took(sent)
+            self._has_unsent.set()
+
+    async def write(self) -> None:
+        """Send what the socket did not take at once: a task."""
+        while True:
+            await self._has_unsent.wait()
+            while self._unsent:
+                await anyio.wait_writable(self._socket)
+                try:
+                    self._took(self._socket.sendmsg(self._unsent[0][1]))
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return
+            self._has_unsent = anyio.Event()
+
+    def _took(self, count: int) -> None:
+        """So much of the first frame has been sent."""
+        parts = self._unsent[0][1]
+        self._begun = self._begun or count > 0
+        while parts and count >= len(parts[0]):
+            count -= len(parts.pop(0))
+        if parts:
+            parts[0] = memoryview(parts[0])[count:]
+        else:
+            self._unsent.popleft()
+            self._begun = False
+
+    def unsent(self) -> set[int]:
+        """The calls of which the replica can't have seen anything."""
+        frames = list(self._unsent)
+        return {call for call, _ in (frames[1:] if self._begun else frames)}
+
+    async def read(self, handle: Callable[[Frame], None]) -> None:
+        """Hand every frame on, until the other end is closed: a task.
+
+        Raises:
+            WireError: What came is no frame.
+        """
+        while self.receive(handle):
+            await anyio.wait_readable(self._socket)
+
+    def receive(self, handle: Callable[[Frame], None]) -> bool:
+        """Hand on the frames that are there; whether more can come."""
+        while True:
+            space = self._decoder.space()
+            try:
+                count = self._socket.recv_into(space)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not count:
+                return False
+            for frame in self._decoder.received(count):
+                handle(frame)
+            if count < len(space):
+                return True
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

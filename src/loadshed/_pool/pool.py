@@ -1,0 +1,430 @@
+"""ReplicaPool: processes behind one bounded queue."""
+
+import dataclasses
+import logging
+import math
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.abc
+
+from loadshed._errors import ReplicaUnavailableError, RequestTimeoutError
+from loadshed._limiter import ConcurrencyLimiter
+from loadshed._policy.settings import positive_seconds, seconds, whole_number
+from loadshed._policy.wire import Kind
+from loadshed._pool.application import PoolApplication
+from loadshed._pool.crew import Config, Crew
+from loadshed._pool.replica import Orders
+from loadshed._pool.slots import Slots
+from loadshed._pool.statistics import PoolStatistics
+from loadshed._pool.target import arguments, checked, keywords, name_of, pickled
+from loadshed._pool.time_limit import TimeLimit
+from loadshed._replica import main_module
+
+
+class ReplicaPool:
+    """Processes that serve calls, behind one bounded queue.
+
+    For code that blocks, computes, or needs a model in memory. Each replica works on up to
+    `max_ongoing_requests` calls; up to `max_queued_requests` wait, for whichever replica is free
+    first; everybody else gets `QueueFullError` at once. Replicas that die or hang are replaced.
+
+    ```python
+    class Model:
+        def __init__(self, path: str) -> None:
+            self.weights = load(path)
+
+        def __call__(self, x: float) -> float: ...
+
+
+    async with ReplicaPool(Model, init_args=("model.bin",), num_replicas=4) as pool:
+        y = await pool.call(3.0)
+    ```
+
+    Functions that are not async run in threads of the replica, async ones in its event loop, which
+    is asyncio's, whatever the program's own is. What is sent between the processes is pickled.
+
+    Args:
+        target: A class, of which each replica makes one object; a function, async or not; or where
+            to import one of these: "package.module:name". A replica imports it anew, so it has to
+            be at the top level of a module.
+        init_args: What the class is called with.
+        init_kwargs: The same, by name.
+        num_replicas: How many processes: a whole number >= 1.
+        max_ongoing_requests: How many calls each of them works on at once: a whole number >= 1, or
+            `math.inf`. 5 by default, as Ray Serve has it.
+        max_queued_requests: How many calls wait, in all: a whole number >= 0, or `math.inf`. By
+            default as many as all replicas work on.
+        max_wait: How many seconds a call waits at most before it gets `QueueTimeoutError`. By
+            default as long as its caller wants to.
+        request_timeout_s: How many seconds a call may take, waiting included. Then its caller gets
+            `RequestTimeoutError`. By default there is no limit.
+        user_config: Handed to the target's `reconfigure` in each replica, before the first call
+            and whenever `reconfigure` of the pool changes it.
+        health_check_period_s: How many seconds pass between two health checks of a replica. None is
+            never. The target's `check_health` is called, where it has one.
+        health_check_timeout_s: How many seconds a health check may take. After three in a row that
+            fail, the replica is killed and replaced.
+        graceful_shutdown_timeout_s: How many seconds a replica has to finish what it works on when
+            the pool, or the replica, is stopped. Then it is terminated, then killed.
+        name: What the pool is called in the log, and its replicas in theirs. By default like its
+            target.
+
+    Raises:
+        ConfigError: A setting is not what it may be.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        init_args: Sequence[Any] = (),
+        init_kwargs: Mapping[str, Any] | None = None,
+        num_replicas: int = 1,
+        max_ongoing_requests: float = 5,
+        max_queued_requests: float | None = None,
+        max_wait: float | None = None,
+        request_timeout_s: float | None = None,
+        user_config: Any = None,
+        health_check_period_s: float | None = 10,
+        health_check_timeout_s: float | None = 30,
+        graceful_shutdown_timeout_s: float | None = 20,
+        name: str | None = None,
+    ) -> None:
+        self._target = checked(target)
+        self._init_args = arguments(init_args)
+        self._init_kwargs = keywords(init_kwargs)
+        self._num_replicas = _replica_count(num_replicas)
+        self._max_ongoing = whole_number("max_ongoing_requests", max_ongoing_requests, at_least=1)
+        self._max_queued = _queue_bound(max_queued_requests)
+        self._config: Config = () if user_config is None else (user_config,)
+        self._request_timeout = seconds("request_timeout_s", request_timeout_s)
+        self._period = positive_seconds("health_check_period_s", health_check_period_s)
+        self._timeout = positive_seconds("health_check_timeout_s", health_check_timeout_s)
+        grace = seconds("graceful_shutdown_timeout_s", graceful_shutdown_timeout_s)
+        self._grace = math.inf if grace is None else grace
+        self._name = name_of(target) if name is None else name
+        self._limiter = ConcurrencyLimiter(1, 0, max_wait=max_wait, name=self._name)
+        self._limiter._resize(0, self._queue_bound)
+        self._slots = Slots(self._limiter)
+        self._slots.refuse(self._closed)
+        self._application = PoolApplication(
+            self._unless_running, self._slots, self._request_timeout
+        )
+        self._restarted = 0  # by the crews of former blocks
+        self._crew: Crew | None = None
+
+    @property
+    def name(self) -> str:
+        """What the pool is called."""
+        return self._name
+
+    def statistics(self) -> PoolStatistics:
+        """What it did so far and what is going on: a snapshot."""
+        crew = self._crew
+        limiter = self._limiter.statistics()
+        fields = {each.name: getattr(limiter, each.name) for each in dataclasses.fields(limiter)}
+        return PoolStatistics(
+            **fields,
+            restarts=self._restarted + (0 if crew is None else crew.restarted),
+            replicas=() if crew is None else tuple(each.statistics() for each in crew.replicas),
+        )
+
+    def __repr__(self) -> str:
+        statistics = self.statistics()
+        return (
+            f"<{type(self).__name__} {self._name!r} replicas={len(statistics.replicas)}/"
+            f"{self._num_replicas} ongoing={statistics.ongoing}/{statistics.max_ongoing_requests} "
+            f"queued={statistics.queued}/{statistics.max_queued_requests}>"
+        )
+
+    # The block.
+
+    async def __aenter__(self) -> Self:
+        """Start all replicas, side by side; returns when all of them serve.
+
+        Raises:
+            ReplicaUnavailableError: One could not be started; it carries its traceback. No process
+                is left.
+            ConfigError: A setting is not one that the target can have.
+        """
+        if main_module.is_running():
+            raise RuntimeError(
+                "A replica has to import the main script, and that would start a pool again. What "
+                'starts the pool has to be below `if __name__ == "__main__":`.'
+            )
+        if self._crew is not None:
+            raise RuntimeError("The pool is running already.")
+        self._lifeline = os.pipe()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._lock = anyio.Lock()
+        self._crew = crew = Crew(
+            self._tasks,
+            self._slots,
+            name=self._name,
+            orders=self._orders,
+            config=self._config,
+            max_ongoing_requests=self._max_ongoing,
+            grace=self._grace,
+        )
+        try:
+            self._orders(self._config)  # raises what it raises before there is a process
+            await crew.open(self._num_replicas)
+        except BaseException:
+            await self._leave(crew)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let calls that came be served, then end all replicas.
+
+        In all that takes at most `graceful_shutdown_timeout_s`; then they are terminated. Where the
+        block is left because it was cancelled, calls that still wait are turned away.
+        """
+        crew = self._running_crew
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._drain(crew, serve_queue=exc is None or isinstance(exc, Exception))
+        except BaseException:  # a second Ctrl-C
+            crew.kill()
+            raise
+        finally:
+            await self._leave(crew)
+
+    async def _drain(self, crew: Crew, *, serve_queue: bool) -> None:
+        deadline = anyio.current_time() + self._grace
+        self._slots.refuse(self._closed)
+        if not serve_queue:
+            self._slots.dismiss(self._closed)
+        with anyio.CancelScope(deadline=deadline):
+            await self._slots.empty()
+        self._slots.dismiss(self._closed)
+        await crew.close(deadline)
+
+    async def _leave(self, crew: Crew) -> None:
+        """The end of the block, however it came: nothing goes on, and nothing is left."""
+        try:
+            crew.cancel()
+            self._tasks.cancel_scope.cancel()
+            # It is told of no exception: what was raised in the block leaves it as it is.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            self._slots.dismiss(self._closed)
+            for end in self._lifeline:
+                os.close(end)
+            self._restarted += crew.restarted
+            self._crew = None
+
+    def _closed(self) -> ReplicaUnavailableError:
+        return ReplicaUnavailableError(
+            f"The pool {self._name!r} takes no calls: `async with pool:` has not been entered, or "
+            "is being left."
+        )
+
+    def _orders(self, config: Config) -> Orders:
+        what = pickled(self._target, self._init_args, self._init_kwargs, config)
+        return Orders(
+            start=(sys.path, main_module.where(), logging.getLogger().level, what),
+            lifeline=self._lifeline[0],
+            request_timeout_s=self._request_timeout,
+            health_check_period_s=self._period,
+            health_check_timeout_s=self._timeout,
+        )
+
+    # Calls.
+
+    @property
+    def asgi(self) -> PoolApplication:
+        """The pool as an ASGI application, where the target is one.
+
+        A request goes to the replica that is free first, and both bodies are streamed. It holds its
+        slot until the application in the replica is done with it. Requests beyond the bounds, and
+        those that take too long, are answered as `LoadShedMiddleware` does; one whose replica died
+        gets 502, one for which there is no replica 503. Where the response has begun, the
+        connection is broken off.
+
+        Its lifespan starts and stops the pool, unless that is running already. The lifespan of the
+        application runs in each replica.
+        """
+        return self._application
+
+    def _unless_running(self) -> AbstractAsyncContextManager[object]:
+        return self if self._crew is None else nullcontext()
+
+    async def call(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the target, or the object that was made of it, in a replica.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            QueueFullError: Too many calls wait already.
+            QueueTimeoutError: `max_wait` passed.
+            RequestTimeoutError: `request_timeout_s` passed.
+            ReplicaDiedError: The replica died meanwhile. Whether it was done is not known.
+            ReplicaUnavailableError: No replica can be started, or the pool is not running.
+            NotPicklableError: An argument, or the result, can't be sent.
+            ReplicaError: The target raised what is no `Exception`, or can't be sent.
+            Exception: Whatever the target raised, with its traceback as a note.
+        """
+        return await self._call(None, args, kwargs)
+
+    async def call_method(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the target: `call`, for another name."""
+        return await self._call(name, args, kwargs)
+
+    def stream(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Call a target that is a generator, async or not, and get its items as they come.
+
+        The generator is at most 256 KiB, and one item, ahead of who consumes them. A consumer that
+        may leave early closes it (`contextlib.aclosing`); then the generator in the replica is
+        closed as well. It holds its slot from the first item's being asked for to the end.
+
+        Raises:
+            Exception: What `call` raises; when the items are asked for.
+        """
+        return self._stream(None, args, kwargs)
+
+    def stream_method(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Get the items of a method of the target: `stream`, for another name."""
+        return self._stream(name, args, kwargs)
+
+    async def _call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        timeout = self._request_timeout
+        if timeout is None:
+            return await self._answer((name, args, kwargs))
+        with anyio.move_on_after(timeout):
+            return await self._answer((name, args, kwargs))
+        raise RequestTimeoutError(timeout)
+
+    async def _answer(self, value: object) -> Any:
+        slots = self._slots
+        await slots.enter()
+        while True:
+            call = await slots.begin(Kind.CALL, value)
+            try:
+                await call.answered()
+            except BaseException:
+                slots.abandon(call)
+                raise
+            if not call.is_unsent:
+                return call.result()
+
+    async def _stream(
+        self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        slots = self._slots
+        time = TimeLimit(self._request_timeout)
+        with time:
+            await slots.enter()
+        is_sent = False
+        while not is_sent:
+            with time:
+                call = await slots.begin(Kind.STREAM, (name, args, kwargs))
+            try:
+                while True:
+                    with time:  # and not while the consumer has the item
+                        frame = await call.item()
+                    if frame is None:
+                        break
+                    yield call.consumed(frame)
+            except BaseException:
+                slots.abandon(call)
+                raise
+            is_sent = not call.is_unsent
+        call.result()
+
+    # What can be changed.
+
+    async def reconfigure(
+        self,
+        *,
+        num_replicas: int | None = None,
+        max_ongoing_requests: float | None = None,
+        max_queued_requests: float | None = None,
+        user_config: Any = None,
+    ) -> None:
+        """Change settings while the pool serves. No call fails for it; what is None stays as it is.
+
+        Returns when that is done: new replicas serve, and those that are too many have ended, when
+        all that they worked on was done.
+
+        Args:
+            num_replicas: How many processes.
+            max_ongoing_requests: How many calls each of them works on.
+            max_queued_requests: How many calls wait. As long as it was never given, it is as many
+                as all replicas work on.
+            user_config: Handed to the target's `reconfigure` in every replica.
+
+        Raises:
+            ConfigError: A setting is not what it may be, and nothing was changed.
+            ReplicaUnavailableError: A new replica can't be started, and nothing was changed; or the
+                pool is not running.
+            Exception: What the target's `reconfigure` raised in a replica; nothing was changed.
+        """
+        count = self._num_replicas if num_replicas is None else _replica_count(num_replicas)
+        ongoing = self._max_ongoing
+        if max_ongoing_requests is not None:
+            ongoing = whole_number("max_ongoing_requests", max_ongoing_requests, at_least=1)
+        queued = self._max_queued
+        if max_queued_requests is not None:
+            queued = _queue_bound(max_queued_requests)
+        crew = self._running_crew
+        async with self._lock:
+            before = self._num_replicas
+            if count > before:
+                await crew.scale(count)
+            if user_config is not None:
+                try:
+                    await crew.configure((user_config,))
+                except BaseException:
+                    await crew.scale(before)
+                    raise
+                self._config = (user_config,)
+            self._num_replicas, self._max_ongoing, self._max_queued = count, ongoing, queued
+            crew.resize(ongoing)
+            self._limiter._resize(self._limiter.max_ongoing_requests, self._queue_bound)
+            if count < before:
+                await crew.scale(count)
+
+    async def restart(self) -> None:
+        """Replace all replicas, one after the other: each ends when a new one serves in its place.
+
+        Raises:
+            ReplicaUnavailableError: A new one can't be started. The old one stays, as do those
+                whose turn has not come; or the pool is not running.
+        """
+        crew = self._running_crew
+        async with self._lock:
+            await crew.restart()
+
+    @property
+    def _running_crew(self) -> Crew:
+        if self._crew is None:
+            raise self._closed()
+        return self._crew
+
+    @property
+    def _queue_bound(self) -> float:
+        if self._max_queued is not None:
+            return self._max_queued
+        return self._num_replicas * self._max_ongoing
+
+
+def _replica_count(value: object) -> int:
+    return int(whole_number("num_replicas", value, at_least=1, infinite=False))
+
+
+def _queue_bound(value: object) -> float | None:
+    return None if value is None else whole_number("max_queued_requests", value, at_least=0)

@@ -1,0 +1,171 @@
+"""Slots: which replica takes the next request, and who waits for one."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+
+from loadshed._errors import ReplicaUnavailableError
+from loadshed._limiter import ConcurrencyLimiter
+from loadshed._policy.routing import choose
+from loadshed._pool.call import Call
+from loadshed._pool.replica import Replica
+from loadshed._sleeper import Sleeper
+
+Refusal = Callable[[], ReplicaUnavailableError]
+"""Makes the error for one who is turned away."""
+
+
+class Slots:
+    """The places for requests in all replicas of a pool, behind its one limiter.
+
+    The limiter's limit is how many requests the replicas can work on together, and follows what
+    becomes of them. A replica that takes no more counts for what it still works on, or that would
+    take the room of others:
+
+        limit = sum of max(what it may work on, what it works on)
+
+    So whoever has a permit of the limiter finds a slot, unless a replica goes in the moment
+    between. Then there are more permits than slots, and who has none waits for the next one, before
+    all those that have no permit.
+
+    Args:
+        limiter: The pool's.
+
+    Attributes:
+        replicas: Those that serve, or still work on something.
+    """
+
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self.limiter = limiter
+        self.replicas: list[Replica] = []
+        self._refusal: Refusal | None = None  # for those who come
+        self._despair: Refusal | None = None  # for those who have a permit, too
+        self._emptied: Sleeper | None = None
+        self._random = random.Random()  # noqa: S311 - no secret
+        self._waiting: OrderedDict[object, Sleeper] = OrderedDict()
+
+    async def enter(self) -> None:
+        """Get a permit, waiting for it if need be.
+
+        Raises:
+            BackPressureError: There is no room.
+            ReplicaUnavailableError: No replica serves, and none will.
+        """
+        self.check()
+        if not self.limiter._enter():
+            try:
+                await self.limiter._wait(self.limiter._queue_up())
+            except BaseException:
+                self.look_whether_empty()
+                raise
+
+    def check(self) -> None:
+        """Raise where nobody is let in."""
+        if self._refusal is not None:
+            raise self._refusal()
+
+    async def begin(self, kind: int, value: object) -> Call:
+        """Send a request, for who has a permit; from now on it is the request's.
+
+        Raises:
+            ReplicaUnavailableError: No replica serves, and none will.
+            NotPicklableError: It can't be sent.
+        """
+        try:
+            replica = self._find()
+            if replica is None:
+                replica = await self._wait()
+            return replica.begin(kind, value)
+        except BaseException:
+            self.release()
+            raise
+
+    def abandon(self, call: Call) -> None:
+        """Nobody waits for a request any more."""
+        call.leave()
+        if call.is_unsent:  # its replica has just died; else that gives the permit back
+            self.release()
+
+    def _find(self) -> Replica | None:
+        return choose(self.replicas, self._random.random)
+
+    async def _wait(self) -> Replica:
+        while (replica := self._find()) is None:
+            if self._despair is not None:
+                raise self._despair()
+            me = object()
+            sleeper = self._waiting[me] = Sleeper()
+            try:
+                await sleeper.sleep()
+            finally:
+                self._waiting.pop(me, None)
+        return replica
+
+    def add(self, replica: Replica) -> None:
+        """It serves from now on."""
+        self.replicas.append(replica)
+        self.changed()
+
+    def remove(self, replica: Replica) -> None:
+        """It has ended."""
+        self.replicas.remove(replica)
+        self.changed()
+
+    def freed(self, replica: Replica) -> None:
+        """A request has ended."""
+        if replica.ongoing >= replica.max_ongoing_requests:
+            self._fit()  # the room that it had goes with it
+        self.release()
+        if self._waiting:
+            self._wake()
+
+    def release(self) -> None:
+        """A permit comes back."""
+        self.limiter._release()
+        self.look_whether_empty()
+
+    def changed(self) -> None:
+        """The replicas take more requests than before, or fewer."""
+        self._fit()
+        self._wake()
+
+    # Who is turned away.
+
+    def serve(self) -> None:
+        """Let requests in."""
+        self._refusal = self._despair = None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Let no new ones in."""
+        self._refusal = refusal
+
+    def dismiss(self, refusal: Refusal) -> None:
+        """Let no new ones in, and turn away all that wait."""
+        self._refusal = self._despair = refusal
+        self.limiter._dismiss(refusal)
+        self._wake()
+        self.look_whether_empty()
+
+    async def empty(self) -> None:
+        """Wait until nothing runs, and nobody waits."""
+        while not self._is_empty:
+            self._emptied = Sleeper()
+            await self._emptied.sleep()
+
+    @property
+    def _is_empty(self) -> bool:
+        admission = self.limiter._admission
+        return not admission.ongoing and not admission.line
+
+    def look_whether_empty(self) -> None:
+        if self._emptied is not None and self._is_empty:
+            self._emptied.wake()
+
+    def _fit(self) -> None:
+        room = sum(max(each.max_ongoing_requests, each.ongoing) for each in self.replicas)
+        if room != self.limiter.max_ongoing_requests:
+            self.limiter._resize(room, self.limiter.max_queued_requests)
+
+    def _wake(self) -> None:
+        for sleeper in list(self._waiting.values()):
+            sleeper.wake()

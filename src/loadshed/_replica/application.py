@@ -1,0 +1,112 @@
+"""An ASGI application in a replica: its lifespan, and its requests."""
+
+import asyncio
+from collections import deque
+from collections.abc import MutableMapping
+from typing import Any
+
+from loadshed._policy.wire import Kind
+from loadshed._replica.channel import Channel
+from loadshed._replica.streams import AsyncStream
+
+Message = MutableMapping[str, Any]
+
+
+class Lifespan:
+    """Tells the application when it begins and ends, once; one that doesn't care needn't.
+
+    Args:
+        application: The ASGI application.
+
+    Attributes:
+        state: What it wants to find in the scope of each request.
+    """
+
+    def __init__(self, application: Any) -> None:
+        self.state: dict[str, Any] = {}
+        self._application = application
+        self._told: deque[Message] = deque()
+        self._tell = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._failed: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Let it begin.
+
+        Raises:
+            RuntimeError: It says that it can't.
+        """
+        self._task = asyncio.create_task(self._run())
+        await self._exchange("lifespan.startup")
+        if self._failed is not None:
+            raise RuntimeError(f"The application could not start: {self._failed}")
+
+    async def stop(self) -> None:
+        """Let it end."""
+        if self._task is not None and not self._task.done():
+            await self._exchange("lifespan.shutdown")
+
+    async def _exchange(self, kind: str) -> None:
+        """Tell it something, and wait until it has answered, or has ended."""
+        self._answered.clear()
+        self._told.append({"type": kind})
+        self._tell.set()
+        await self._answered.wait()
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+        try:
+            await self._application(scope, self._receive, self._send)
+        except Exception:  # noqa: BLE001, S110 - it has said that it failed, or knows no lifespan
+            pass
+        finally:
+            self._answered.set()
+
+    async def _receive(self) -> Message:
+        while not self._told:
+            self._tell.clear()
+            await self._tell.wait()
+        return self._told.popleft()
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            self._failed = message.get("message") or "it gives no reason"
+        self._answered.set()
+
+
+class Request(AsyncStream):
+    """One request: the messages that the application sends are the items of a stream.
+
+    Those that it receives are asked for one by one.
+
+    Args:
+        channel: To the pool.
+        call: The number of the call.
+    """
+
+    def __init__(self, channel: Channel, call: int) -> None:
+        super().__init__(channel, call)
+        self._messages: deque[Message] = deque()
+        self._came = asyncio.Event()
+        self._asked = False
+
+    async def receive(self) -> Message:
+        """The next message of the client."""
+        while not self._messages:
+            self._came.clear()
+            if not self._asked:  # not by one who has been cancelled since
+                self._asked = True
+                self._channel.send_empty(Kind.WANT, self.call)
+            await self._came.wait()
+        return self._messages.popleft()
+
+    def came(self, message: Message) -> None:
+        """What was asked for is here."""
+        self._asked = False
+        self._messages.append(message)
+        self._came.set()

@@ -1,0 +1,71 @@
+"""Channel: the replica's end of the socket pair."""
+
+import socket
+from threading import Lock
+
+from loadshed._failure import not_picklable, pack
+from loadshed._policy.wire import Buffer, Decoder, Frame, Kind, encode, encode_value
+
+
+class Channel:
+    """Sends frames from any thread, and receives them in one.
+
+    Sending blocks until the pool's process has taken the frame, which it does whenever it runs.
+    That bounds what waits here to be sent, and needs no queue.
+
+    Args:
+        connection: The socket.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._decoder = Decoder()
+        self._lock = Lock()
+
+    def receive(self) -> list[Frame] | None:
+        """Wait for bytes: the frames that they complete. None: the pool has gone."""
+        try:
+            count = self.socket.recv_into(self._decoder.space())
+        except ConnectionError:
+            return None
+        return self._decoder.received(count) if count else None
+
+    def send(self, parts: list[Buffer]) -> None:
+        """Send a frame."""
+        try:
+            with self._lock:
+                if len(parts) == 1:
+                    self.socket.sendall(parts[0])
+                else:
+                    self._send_all(parts)
+        except ConnectionError:
+            pass  # the pool has gone; `receive` finds that out as well
+
+    def send_empty(self, kind: int, call: int) -> None:
+        """Send a frame without a value."""
+        self.send([encode(kind, call)])
+
+    def _send_all(self, parts: list[Buffer]) -> None:
+        views = [memoryview(part) for part in parts if part]
+        while views:
+            count = self.socket.sendmsg(views)
+            while views and count >= len(views[0]):
+                count -= len(views.pop(0))
+            if views:
+                views[0] = views[0][count:]
+
+
+def answer(call: int, value: object) -> list[Buffer]:
+    """The last frame of a call that has returned."""
+    try:
+        return encode_value(Kind.RESULT, call, value)
+    except Exception as error:  # noqa: BLE001 - whatever the value's own code raises
+        refused = not_picklable(f"The result, of type {type(value).__name__},", error)
+        if hasattr(value, "__next__") or hasattr(value, "__anext__"):
+            refused.add_note("To get the items of a generator, use `stream`.")
+        return failure(call, refused)
+
+
+def failure(call: int, error: BaseException) -> list[Buffer]:
+    """The last frame of a call that has raised."""
+    return encode_value(Kind.ERROR, call, pack(error))

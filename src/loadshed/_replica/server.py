@@ -1,0 +1,255 @@
+"""Server: what a replica does with the frames that it gets."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing, closing, nullcontext
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from loadshed._errors import ConfigError
+from loadshed._failure import not_picklable
+from loadshed._policy.wire import Buffer, Frame, Kind
+from loadshed._replica.application import Lifespan, Request
+from loadshed._replica.channel import Channel, answer, failure
+from loadshed._replica.streams import AsyncStream, ThreadStream
+from loadshed._replica.target import Method, Target
+from loadshed._replica.threads import Finish, Threads
+
+
+class Server:
+    """Runs calls: async ones as tasks of this event loop, the others in threads.
+
+    How many there are at a time is for the pool to say. Each is answered exactly once, whatever
+    happens, as the pool counts on that.
+
+    Args:
+        channel: Where the answers go.
+        target: What is called.
+
+    Attributes:
+        stopped: Set when the pool has said that it wants nothing more.
+        is_application: Whether the target is an ASGI application.
+    """
+
+    def __init__(self, channel: Channel, target: Target) -> None:
+        self._channel = channel
+        self._target = target
+        self._threads = Threads()
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._streams: dict[int, AsyncStream | ThreadStream] = {}
+        self.stopped = asyncio.Event()
+        self.is_application = target.is_application
+        self._lifespan = Lifespan(target.object)
+        self._handlers: dict[int, Callable[[Frame], None]] = {
+            Kind.CALL: self._call,
+            Kind.STREAM: self._stream,
+            Kind.ASGI: self._request,
+            Kind.MESSAGE: self._message,
+            Kind.CANCEL: self._cancel,
+            Kind.ACK: self._acknowledge,
+            Kind.CHECK: self._check,
+            Kind.RECONFIGURE: self._reconfigure,
+            Kind.STOP: self._stop,
+        }
+
+    async def begin(self, config: tuple[Any, ...]) -> None:
+        """Hand the first `user_config` to the target, and start the application."""
+        if config:
+            result = self._target.reconfiguring(*config).function(*config)
+            if _is_awaitable(result):
+                await result
+        if self.is_application:
+            await self._lifespan.start()
+
+    async def end(self) -> None:
+        """Let the application end, where the target is one."""
+        await self._lifespan.stop()
+
+    def handle(self, frame: Frame) -> None:
+        """Do what a frame says."""
+        self._handlers[frame.kind](frame)
+
+    def _call(self, frame: Frame) -> None:
+        found = self._look_up(frame)
+        if found is not None:
+            self._run(frame.call, *found)
+
+    def _look_up(self, frame: Frame) -> tuple[Method, tuple[Any, ...], dict[str, Any]] | None:
+        """What to call, and with what; None where that can't be, and has been answered."""
+        try:
+            try:
+                name, args, kwargs = frame.value()
+            except Exception as error:
+                raise not_picklable("The arguments", error) from error
+            return self._target.find(name), args, kwargs
+        except BaseException as error:  # noqa: BLE001
+            self._channel.send(failure(frame.call, error))
+            return None
+
+    def _run(
+        self,
+        call: int,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: Any = MappingProxyType({}),
+    ) -> None:
+        if method.is_async:
+            self._start(call, self._await(call, method.function, args, kwargs))
+        else:
+            self._threads.run(partial(self._in_thread, call, method.function, args, kwargs))
+
+    def _start(self, call: int, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[call] = self._loop.create_task(work)
+
+    # Whatever is raised in these is the caller's: SystemExit as well.
+
+    async def _await(
+        self, call: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            result = function(*args, **kwargs)
+            if _is_awaitable(result):
+                result = await result
+            parts = answer(call, result)
+        except BaseException as error:  # noqa: BLE001
+            parts = failure(call, error)
+        del self._tasks[call]
+        self._channel.send(parts)
+
+    def _in_thread(
+        self, call: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Finish:
+        try:
+            result = function(*args, **kwargs)
+            if _is_awaitable(result):  # an async function in the clothes of another
+                rest = self._await(call, lambda: result, (), {})
+                return partial(self._loop.call_soon_threadsafe, self._start, call, rest)
+            parts = answer(call, result)
+        except BaseException as error:  # noqa: BLE001
+            parts = failure(call, error)
+        return partial(self._channel.send, parts)
+
+    def _stream(self, frame: Frame) -> None:
+        found = self._look_up(frame)
+        if found is None:
+            return
+        call = frame.call
+        method, args, kwargs = found
+        make = partial(method.function, *args, **kwargs)
+        if method.is_async:
+            self._produce(call, make)
+        else:
+            stream = self._streams[call] = ThreadStream(self._channel, call)
+            self._threads.run(partial(self._produce_in_thread, stream, make))
+
+    def _produce(self, call: int, make: Callable[[], Any]) -> None:
+        stream = self._streams[call] = AsyncStream(self._channel, call)
+        self._start(call, self._produce_async(stream, make))
+
+    async def _produce_async(self, stream: AsyncStream, make: Callable[[], Any]) -> None:
+        try:
+            items = make()
+            if _is_awaitable(items):
+                items = await items
+            _check_generator(items, "__anext__")
+            async with aclosing(items) if hasattr(items, "aclose") else nullcontext():
+                async for item in items:
+                    await stream.send(item)
+            parts = answer(stream.call, None)
+        except BaseException as error:  # noqa: BLE001
+            parts = failure(stream.call, error)
+        self._end_task(stream.call, parts)
+
+    def _produce_in_thread(self, stream: ThreadStream, make: Callable[[], Any]) -> Finish:
+        call = stream.call
+        try:
+            items = make()
+            if hasattr(items, "__anext__"):
+                return partial(self._loop.call_soon_threadsafe, self._produce, call, lambda: items)
+            _check_generator(items, "__next__")
+            with closing(items) if hasattr(items, "close") else nullcontext():
+                for item in items:
+                    if not stream.send(item):
+                        break
+            parts = answer(call, None)
+        except BaseException as error:  # noqa: BLE001
+            parts = failure(call, error)
+        del self._streams[call]
+        return partial(self._channel.send, parts)
+
+    def _request(self, frame: Frame) -> None:
+        call = frame.call
+        request = self._streams[call] = Request(self._channel, call)
+        self._start(call, self._serve(request, frame))
+
+    async def _serve(self, request: Request, frame: Frame) -> None:
+        try:
+            self._check_application()
+            scope = frame.value()
+            scope["state"] = self._lifespan.state.copy()
+            await self._target.object(scope, request.receive, request.send)
+            parts = answer(request.call, None)
+        except BaseException as error:  # noqa: BLE001
+            parts = failure(request.call, error)
+        self._end_task(request.call, parts)
+
+    def _check_application(self) -> None:
+        if not self.is_application:
+            raise TypeError("The target is no ASGI application: (scope, receive, send).")
+
+    def _end_task(self, call: int, parts: list[Buffer]) -> None:
+        del self._tasks[call], self._streams[call]
+        self._channel.send(parts)
+
+    def _message(self, frame: Frame) -> None:
+        request = self._streams.get(frame.call)
+        if isinstance(request, Request):
+            request.came(frame.value())
+        # Else it ended while the message was under way.
+
+    def _acknowledge(self, frame: Frame) -> None:
+        stream = self._streams.get(frame.call)
+        if stream is not None:
+            stream.acknowledge(frame.value())
+
+    def _cancel(self, frame: Frame) -> None:
+        stream = self._streams.get(frame.call)
+        if isinstance(stream, ThreadStream):
+            stream.leave()
+        task = self._tasks.get(frame.call)
+        if task is not None:
+            # Not at once: a task that is cancelled before it began never runs, so never answers.
+            self._loop.call_soon(task.cancel)
+
+    def _check(self, frame: Frame) -> None:
+        if not self._target.has("check_health"):
+            self._channel.send(answer(frame.call, None))
+            return
+        method = self._target.find("check_health")
+        self._run(frame.call, method)
+
+    def _reconfigure(self, frame: Frame) -> None:
+        config = frame.value()
+        try:
+            method = self._target.reconfiguring(config)
+        except ConfigError as error:
+            self._channel.send(failure(frame.call, error))
+        else:
+            self._run(frame.call, method, (config,))
+
+    def _stop(self, frame: Frame) -> None:
+        self.stopped.set()
+
+
+def _is_awaitable(value: object) -> bool:
+    return hasattr(type(value), "__await__")
+
+
+def _check_generator(value: object, advance: str) -> None:
+    if not hasattr(value, advance):
+        raise TypeError(
+            "`stream` is for generators, and this returned a value of type "
+            f"{type(value).__name__}: use `call`."
+        )

@@ -1,0 +1,40 @@
+"""What happens to a request of an ASGI server while it waits for its turn."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from loadshed._exchange import Exchange
+from loadshed._read_ahead import ReadAhead
+from loadshed._waiter import Waiter
+
+
+async def in_turn(waiter: Waiter, exchange: Exchange, serve: Callable[[], Awaitable[None]]) -> None:
+    """Call `serve` once `waiter` has its permit, unless the client leaves before."""
+    inbox = ReadAhead(exchange.receive)
+    exchange.receive = inbox.receive
+    granted = False
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox.read)
+            try:
+                granted = await inbox.outlasts(exchange.limiter._wait(waiter))
+                if granted:
+                    exchange.is_granted(waiter)
+                    try:
+                        await serve()
+                    finally:
+                        exchange.release()
+            except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                failure = error  # raised below as it is, not wrapped by the task group
+            # Not in a `finally`: whoever cancels this task cancels the reader as well.
+            tasks.cancel_scope.cancel()
+    finally:
+        if not granted:
+            exchange.limiter._abandon(waiter)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # it refers to this frame

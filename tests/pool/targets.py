@@ -1,0 +1,152 @@
+"""What the replicas of these tests serve. It is imported by them, by its name."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+async def same(x: Any) -> Any:
+    return x
+
+
+def until(path: str) -> int:
+    """Say that it is here, and stay until told to go."""
+    Path(path, f"here-{os.getpid()}-{time.monotonic_ns()}").touch()
+    while not Path(path, "go").exists():
+        time.sleep(0.002)
+    return os.getpid()
+
+
+async def until_async(path: str) -> int:
+    """The same, of an async function; and it tells of its cancellation."""
+    Path(path, f"here-{os.getpid()}-{time.monotonic_ns()}").touch()
+    try:
+        while not Path(path, "go").exists():
+            await asyncio.sleep(0.002)
+    except asyncio.CancelledError:
+        Path(path, "cancelled").touch()
+        raise
+    return os.getpid()
+
+
+class Model:
+    """Has state, settings, and ways to die."""
+
+    def __init__(self, factor: int = 1) -> None:
+        self.factor = factor
+        self.config: Any = None
+        self.sick = False
+
+    def __call__(self, x: Any) -> Any:
+        return self.factor * x
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def configuration(self) -> tuple[int, Any]:
+        return os.getpid(), self.config
+
+    def reconfigure(self, config: Any) -> None:
+        if isinstance(config, dict):
+            if config.get("refused by") in ("all", os.getpid()):
+                raise ValueError("not that one")
+            if self.config == "stay" and config == {}:
+                raise ValueError("no way back")
+        self.config = config
+
+    def until(self, path: str) -> int:
+        return until(path)
+
+    def count(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    def exit(self, code: int) -> None:
+        os._exit(code)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    def nonsense(self) -> None:
+        """Write into the middle of the conversation."""
+        for descriptor in range(3, 500):
+            try:
+                os.write(descriptor, b"\xff" * 64)
+            except OSError:
+                continue
+        time.sleep(60)
+
+    def deafen(self) -> None:
+        """Hold the GIL."""
+        import ctypes  # noqa: PLC0415
+
+        ctypes.PyDLL(None).sleep(1000)
+
+    def fall_ill(self) -> None:
+        self.sick = True
+
+    def check_health(self) -> None:
+        if self.sick:
+            raise RuntimeError("I feel ill")
+
+    def fork_and_exit(self) -> int:
+        """Die, with a child that keeps the socket open."""
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        return child
+
+
+class Stubborn(Model):
+    """Doesn't mind SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class FailsWhereItIsTold:
+    """Its constructor looks into a directory."""
+
+    def __init__(self, path: str) -> None:
+        if Path(path, "broken").exists():
+            raise RuntimeError("no model today")
+        if Path(path, "exits").exists():
+            sys.exit("out of here")
+
+    def __call__(self) -> int:
+        return os.getpid()
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+
+class Slow:
+    """Its constructor takes until it is told."""
+
+    def __init__(self, path: str) -> None:
+        until(path)
+
+
+class OnlyInOneProcess:
+    """Its unpickling fails in a replica."""
+
+    def __reduce__(self) -> Any:
+        return made_in, (os.getpid(),)
+
+
+def made_in(pid: int) -> OnlyInOneProcess:
+    if pid != os.getpid():
+        raise LookupError("not in this process")
+    return OnlyInOneProcess()

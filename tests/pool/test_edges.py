@@ -1,0 +1,285 @@
+"""Moments of a pool that real processes seldom come into: each is brought about by hand."""
+
+import asyncio
+import logging
+import pickle
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from loadshed import ConcurrencyLimiter, ReplicaPool, ReplicaState, ReplicaUnavailableError
+from loadshed._policy.restarts import Restarts
+from loadshed._policy.wire import Decoder, Frame, Kind, encode_value
+from loadshed._pool.call import Call
+from loadshed._pool.connection import Connection
+from loadshed._pool.crew import Crew, _worth
+from loadshed._pool.output import Relay, log
+from loadshed._pool.place import Place
+from loadshed._pool.process import Process
+from loadshed._pool.slots import Slots
+from loadshed._pool.target import pickled
+from loadshed._replica import main_module
+from loadshed._replica.channel import Channel
+from loadshed._replica.server import Server
+from loadshed._replica.target import Target
+from tests.pool import targets
+from tests.pool.targets import Model
+
+pytestmark = pytest.mark.anyio
+
+
+class Answering:
+    """A replica that notes what it is sent."""
+
+    name = "replica#1"
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def send(self, call: int, parts: Any) -> None:
+        self.sent.append(call)
+
+    def desert(self, call: Call) -> None:
+        self.sent.append(-call.number)
+
+
+async def test_nothing_is_told_to_one_that_has_answered() -> None:
+    replica = Answering()
+    call = Call(1, replica, 0.0, takes_slot=True)
+    call.tell(Kind.MESSAGE, "a")
+    call.fail(RuntimeError())
+    call.tell(Kind.MESSAGE, "b")
+    call.leave()
+    assert replica.sent == [1]
+
+
+async def test_the_permit_of_a_call_that_was_given_back_as_its_caller_left_is_free() -> None:
+    limiter = ConcurrencyLimiter(1)
+    slots = Slots(limiter)
+    assert limiter._enter()
+    call = Call(1, Answering(), 0.0, takes_slot=True)
+    call.give_back()
+    slots.abandon(call)
+    assert limiter.statistics().completed == 1
+
+
+async def test_one_with_a_permit_and_no_slot_is_told_when_there_will_be_none() -> None:
+    limiter = ConcurrencyLimiter(1)
+    slots = Slots(limiter)
+    await slots.enter()
+    async with anyio.create_task_group() as tasks:
+
+        async def begin() -> None:
+            with pytest.raises(ReplicaUnavailableError, match="for good"):
+                await slots.begin(Kind.CALL, None)
+
+        tasks.start_soon(begin)
+        await anyio.wait_all_tasks_blocked()
+        slots.dismiss(lambda: ReplicaUnavailableError("gone for good"))
+    assert limiter.statistics().completed == 1
+
+
+async def test_a_socket_that_is_full_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    theirs.setblocking(False)
+
+    class Fickle:
+        """Says that it can be written to, and then can't, once."""
+
+        def __init__(self) -> None:
+            self.refusals = 2
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ours, name)
+
+        def send(self, data: Any) -> int:
+            raise BlockingIOError
+
+        def sendmsg(self, parts: Any) -> int:
+            self.refusals -= 1
+            if self.refusals > 0:
+                raise BlockingIOError
+            return ours.sendmsg(parts)
+
+    connection._socket = Fickle()  # type: ignore[assignment]
+    connection.send(1, encode_value(Kind.CALL, 1, "one"))
+    connection.send(2, encode_value(Kind.CALL, 2, "two"))
+    assert connection.unsent() == {1, 2}
+    decoder = Decoder()
+    frames: list[Frame] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.write)
+        while len(frames) < 2:
+            await anyio.wait_readable(theirs)
+            frames += decoder.received(theirs.recv_into(decoder.space()))
+        tasks.cancel_scope.cancel()
+    assert [frame.value() for frame in frames] == ["one", "two"]
+    connection.close()
+    connection.send(3, encode_value(Kind.CALL, 3, "three"))  # it is closed: nothing happens
+    theirs.close()
+
+
+async def test_writing_ends_with_the_socket() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    connection.send(1, [b"x" * 10_000_000])
+    theirs.close()
+    with anyio.fail_after(30):
+        await connection.write()
+    connection.close()
+
+
+async def test_a_pipe_that_is_gone_has_ended() -> None:
+    with socket.socket() as listening:  # reading from it is an error
+        relay = Relay(listening.fileno(), "stdout", "x#1")
+        assert not relay.show()
+
+
+def test_a_record_below_the_loggers_level_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("tests.quiet").setLevel(logging.ERROR)
+    for level in (logging.INFO, logging.ERROR):
+        record = logging.LogRecord("tests.quiet", level, "", 1, str(level), None, None)
+        log(record.__dict__, "x#1")
+    assert [record.getMessage() for record in caplog.records] == ["[x#1] 40"]
+
+
+async def test_no_pool_is_started_by_the_main_script_of_a_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(main_module._state, "running", True)
+    with pytest.raises(RuntimeError, match="below `if __name__"):
+        async with ReplicaPool(Model):
+            pytest.fail("it was entered")
+
+
+async def test_items_of_a_function_come_as_a_stream() -> None:
+    async with ReplicaPool("builtins:iter", health_check_period_s=None) as pool:
+        assert [item async for item in pool.stream([1, 2])] == [1, 2]
+        assert pool._crew is not None
+        (replica,) = pool._crew.replicas
+        assert "#1 RUNNING ongoing=0>" in repr(replica)
+
+
+async def test_health_checks_that_pass_change_nothing() -> None:
+    async with ReplicaPool(Model, health_check_period_s=0.001) as pool:
+        assert pool._crew is not None
+        (replica,) = pool._crew.replicas
+        checks = replica._last_call
+        with anyio.fail_after(30):
+            while replica._last_call < checks + 4:
+                await anyio.sleep(0.001)
+        assert pool.statistics().restarts == 0
+
+
+async def test_what_was_not_asked_is_no_answer() -> None:
+    async with ReplicaPool(Model) as pool:
+        assert pool._crew is not None
+        (replica,) = pool._crew.replicas
+        with pytest.raises(Exception, match="what was not asked"):
+            replica._handle(Frame(Kind.RESULT, 10**6, [pickle.dumps(1)]))
+
+
+async def test_a_replica_that_ends_takes_no_more_requests_than_that() -> None:
+    async with ReplicaPool(Model) as pool:
+        assert pool._crew is not None
+        (replica,) = pool._crew.replicas
+        replica._take_no_more(ReplicaState.STOPPING)
+        pool._crew.resize(7)
+        replica.serve(7)
+        assert replica.max_ongoing_requests == 0
+        replica.kill()
+        with anyio.fail_after(30):
+            await replica.ended.wait()
+            with pytest.raises(Exception, match="SIGKILL"):
+                await replica.ask(Kind.CHECK)
+
+
+async def test_one_that_starts_gets_the_config_that_was_set_meanwhile() -> None:
+    async with ReplicaPool(Model, user_config="old") as pool:
+        crew = pool._crew
+        assert crew is not None
+        replica = crew.make(0)
+        crew._config = ("new",)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(replica.run, crew.put_to_use)
+            with anyio.fail_after(30):
+                while replica.state is not ReplicaState.RUNNING:
+                    await anyio.sleep(0.001)
+            assert (await replica.ask(Kind.CALL, ("configuration", (), {})))[1] == "new"
+            crew._closing = True
+            crew._slots.remove(replica)
+            await crew.put_to_use(replica)
+            crew._slots.remove(replica)
+            crew._config = ()
+            with pytest.raises(ReplicaUnavailableError, match="taken back"):
+                await crew.put_to_use(replica)
+            replica.kill()
+        crew._closing = False
+
+
+async def test_a_replica_that_dies_while_it_is_told_a_config_is_no_failure() -> None:
+    async with ReplicaPool(Model) as pool:
+        crew = pool._crew
+        assert crew is not None
+        (replica,) = crew.replicas
+        replica.kill()
+        await crew.configure(("new",))
+        with anyio.fail_after(30):
+            assert (await pool.call_method("configuration"))[1] == "new"
+
+
+async def test_what_is_cancelled_before_it_begins_does_not_begin() -> None:
+    async with anyio.create_task_group() as tasks:
+        crew = _crew(tasks)
+        crew.cancel()
+        crew._spawn(anyio.sleep_forever)
+
+
+async def test_a_place_without_a_replica_is_done_without_first() -> None:
+    async with anyio.create_task_group() as tasks:
+        crew = _crew(tasks)
+        place = Place(crew)
+        assert _worth(place) == (False, 0, 0)
+        place.is_gone = True
+        await crew._replace(place)
+
+
+def _crew(tasks: Any) -> Crew:
+    no_orders: Any = None
+    crew = Crew(
+        tasks,
+        Slots(ConcurrencyLimiter(1)),
+        name="x",
+        orders=no_orders,
+        config=(),
+        max_ongoing_requests=1,
+        grace=1,
+    )
+    assert isinstance(crew.restarts, Restarts)
+    return crew
+
+
+def test_a_target_that_can_not_be_pickled_after_all_is_told() -> None:
+    with pytest.raises(Exception, match="pickle"):
+        pickled(lambda: 1, (), {}, ())
+    assert pickle.loads(pickled(targets.same, (1,), {}, ()))[1] == (1,)  # noqa: S301
+
+
+def test_a_process_that_goes_on_without_its_socket_was_killed_for_that() -> None:
+    process = Process.__new__(Process)
+    process._popen = SimpleNamespace(poll=lambda: None)  # type: ignore[assignment]
+    assert process.fate == "was killed: it closed its connection"
+
+
+def test_a_message_for_a_request_that_has_ended_is_dropped() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            server = Server(Channel(ours), Target(targets.same, (), {}))
+            server.handle(Frame(Kind.MESSAGE, 5, [pickle.dumps({})]))
+
+    asyncio.run(main())
