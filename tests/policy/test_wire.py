@@ -145,7 +145,8 @@ def plain(value: Any) -> Any:
         case bytes() | bytearray() | memoryview() | pickle.PickleBuffer():
             return bytes(memoryview(value))
         case np.ndarray():
-            return value.dtype.str, value.shape, value.tobytes()
+            dtype = value.dtype.newbyteorder("=")  # NumPy sends some in this order, others as is
+            return dtype.str, value.shape, value.astype(dtype).tobytes()
         case list() | tuple():
             return type(value), [plain(one) for one in value]
         case dict():
