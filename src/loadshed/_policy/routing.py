@@ -38,6 +38,18 @@ class Latency:
             self._average = average * weight + seconds * (1 - weight)
         self._seen_at = now
 
+    def expected(self, now: float) -> float:
+        """Seconds to reckon with in a choice: the average, which fades while nothing is seen.
+
+        0 where nothing has been seen. As in Finagle, it fades to 0, or a replica that was slow once
+        would never be chosen again while others are free, and never be seen to be quick.
+        `seconds`, for people, does not fade: a replica that rests has not become quicker.
+        """
+        if self._average is None:
+            return 0.0
+        age = now - self._seen_at
+        return self._average * math.exp(-age / DECAY) if age > 0 else self._average
+
 
 class Candidate(Protocol):
     """What can take a request."""
@@ -50,7 +62,9 @@ class Candidate(Protocol):
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
-def choose(candidates: Sequence[CandidateT], random: Callable[[], float]) -> CandidateT | None:
+def choose(
+    candidates: Sequence[CandidateT], now: float, random: Callable[[], float]
+) -> CandidateT | None:
     """The one that takes the next request; None where all are full.
 
     The power of two choices: of two that are drawn, the one with less to do. That is nearly as even
@@ -61,6 +75,7 @@ def choose(candidates: Sequence[CandidateT], random: Callable[[], float]) -> Can
 
     Args:
         candidates: All of them.
+        now: The time, of the clock of their latencies.
         random: Draws a number from 0 to 1, without 1.
     """
     free = [each for each in candidates if each.ongoing < each.max_ongoing_requests]
@@ -74,4 +89,4 @@ def choose(candidates: Sequence[CandidateT], random: Callable[[], float]) -> Can
     one, other = free[first], free[second]
     if one.ongoing != other.ongoing:
         return one if one.ongoing < other.ongoing else other
-    return one if (one.latency.seconds or 0) <= (other.latency.seconds or 0) else other
+    return one if one.latency.expected(now) <= other.latency.expected(now) else other

@@ -4,6 +4,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable
 
+from loadshed._clock import Clock
 from loadshed._errors import ReplicaUnavailableError
 from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.routing import choose
@@ -41,6 +42,7 @@ class Slots:
         self._refusal: Refusal | None = None  # for those who come
         self._despair: Refusal | None = None  # for those who have a permit, too
         self._emptied: Sleeper | None = None
+        self._clock = Clock()
         self._random = random.Random()  # noqa: S311 - no secret
         self._waiting: OrderedDict[object, Sleeper] = OrderedDict()
 
@@ -87,7 +89,7 @@ class Slots:
             self.release()
 
     def _find(self) -> Replica | None:
-        return choose(self.replicas, self._random.random)
+        return choose(self.replicas, self._clock.now(), self._random.random)
 
     async def _wait(self) -> Replica:
         while (replica := self._find()) is None:
