@@ -1,6 +1,18 @@
 """When a replica counts as unhealthy."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from loadshed._policy.health import Health
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_it_is_unhealthy_when_the_last_three_checks_failed(checks: list[bool]) -> None:
+    health = Health()
+    assert health.is_unhealthy is False
+    for done, passed in enumerate(checks, 1):
+        (health.passed if passed else health.failed)()
+        assert health.is_unhealthy is (checks[:done][-3:] == [False] * 3)
 
 
 def test_three_failures_in_a_row_and_not_fewer() -> None:

@@ -31,7 +31,11 @@ class Window:
         self._bytes += size + ITEM
 
     def acknowledged(self, count: int) -> None:
-        """The oldest `count` items were consumed."""
+        """The oldest `count` items were consumed.
+
+        Raises:
+            ValueError: They are more than were sent; nothing has changed.
+        """
         if count > len(self._sizes):
             raise ValueError(f"{count} items are acknowledged, and {len(self._sizes)} were sent.")
         for _ in range(count):
@@ -58,6 +62,8 @@ class Consumption:
         It is worth a message when half of the limit was consumed. A producer that waits has sent
         all of it, so it is always told in time.
         """
+        # Also where the producer counts what is around an item, the head of a frame say, and this
+        # side doesn't: up to `ITEM` bytes of it, its count is at most twice this one.
         self._bytes += size + ITEM
         self._items += 1
         if 2 * self._bytes < self._limit:
