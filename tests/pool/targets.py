@@ -7,7 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
+
+
+def die_waiting() -> None:
+    """Wait for the end."""
+    Event().wait()
 
 
 def double(x: Any) -> Any:
@@ -74,7 +80,7 @@ class Model:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(os.getpid(), number)
-        time.sleep(60)
+        die_waiting()
 
     def nonsense(self) -> None:
         """Write into the middle of the conversation."""
@@ -83,7 +89,7 @@ class Model:
                 os.write(descriptor, b"\xff" * 64)
             except OSError:
                 continue
-        time.sleep(60)
+        die_waiting()
 
     def deafen(self) -> None:
         """Hold the GIL."""
@@ -102,9 +108,16 @@ class Model:
         """Die, with a child that keeps the socket open."""
         child = os.fork()
         if not child:
-            time.sleep(60)
-            os._exit(0)
+            die_waiting()
         return child
+
+
+class SlowModel(Model):
+    """Its constructor takes until it is told."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        until(path)
 
 
 class Stubborn(Model):
@@ -129,14 +142,7 @@ class FailsWhereItIsTold:
 
     def kill(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)
-
-
-class Slow:
-    """Its constructor takes until it is told."""
-
-    def __init__(self, path: str) -> None:
-        until(path)
+        die_waiting()
 
 
 class OnlyInOneProcess:

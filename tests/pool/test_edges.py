@@ -4,13 +4,21 @@ import asyncio
 import logging
 import pickle
 import socket
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
-from loadshed import ConcurrencyLimiter, ReplicaPool, ReplicaState, ReplicaUnavailableError
+from loadshed import (
+    ConcurrencyLimiter,
+    ReplicaDiedError,
+    ReplicaPool,
+    ReplicaState,
+    ReplicaUnavailableError,
+)
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import Decoder, Frame, Kind, encode_value
 from loadshed._pool.call import Call
@@ -143,7 +151,7 @@ def test_a_record_below_the_loggers_level_is_dropped(caplog: pytest.LogCaptureFi
     logging.getLogger("tests.quiet").setLevel(logging.ERROR)
     for level in (logging.INFO, logging.ERROR):
         record = logging.LogRecord("tests.quiet", level, "", 1, str(level), None, None)
-        log(record.__dict__, "x#1")
+        log(Frame(Kind.LOG, 0, [pickle.dumps(record.__dict__)]), "x#1")
     assert [record.getMessage() for record in caplog.records] == ["[x#1] 40"]
 
 
@@ -159,15 +167,15 @@ async def test_no_pool_is_started_by_the_main_script_of_a_replica(
 async def test_items_of_a_function_come_as_a_stream() -> None:
     async with ReplicaPool("builtins:iter", health_check_period_s=None) as pool:
         assert [item async for item in pool.stream([1, 2])] == [1, 2]
-        assert pool._crew is not None
-        (replica,) = pool._crew.replicas
+        assert pool._block is not None
+        (replica,) = pool._block.crew.replicas
         assert "#1 RUNNING ongoing=0>" in repr(replica)
 
 
 async def test_health_checks_that_pass_change_nothing() -> None:
     async with ReplicaPool(Model, health_check_period_s=0.001) as pool:
-        assert pool._crew is not None
-        (replica,) = pool._crew.replicas
+        assert pool._block is not None
+        (replica,) = pool._block.crew.replicas
         checks = replica._last_call
         with anyio.fail_after(30):
             while replica._last_call < checks + 4:
@@ -177,18 +185,18 @@ async def test_health_checks_that_pass_change_nothing() -> None:
 
 async def test_what_was_not_asked_is_no_answer() -> None:
     async with ReplicaPool(Model) as pool:
-        assert pool._crew is not None
-        (replica,) = pool._crew.replicas
+        assert pool._block is not None
+        (replica,) = pool._block.crew.replicas
         with pytest.raises(Exception, match="what was not asked"):
             replica._handle(Frame(Kind.RESULT, 10**6, [pickle.dumps(1)]))
 
 
 async def test_a_replica_that_ends_takes_no_more_requests_than_that() -> None:
     async with ReplicaPool(Model) as pool:
-        assert pool._crew is not None
-        (replica,) = pool._crew.replicas
+        assert pool._block is not None
+        (replica,) = pool._block.crew.replicas
         replica._take_no_more(ReplicaState.STOPPING)
-        pool._crew.resize(7)
+        pool._block.crew.resize(7)
         replica.serve(7)
         assert replica.max_ongoing_requests == 0
         replica.kill()
@@ -198,33 +206,87 @@ async def test_a_replica_that_ends_takes_no_more_requests_than_that() -> None:
                 await replica.ask(Kind.CHECK)
 
 
-async def test_one_that_starts_gets_the_config_that_was_set_meanwhile() -> None:
-    async with ReplicaPool(Model, user_config="old") as pool:
-        crew = pool._crew
-        assert crew is not None
-        replica = crew.make(0)
-        crew._config = ("new",)
+async def test_one_that_starts_gets_the_config_that_was_set_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    async with ReplicaPool(
+        targets.SlowModel, init_args=(str(tmp_path),), user_config="old"
+    ) as pool:
+        (tmp_path / "go").unlink()
+        assert pool._block is not None
+        crew = pool._block.crew
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(replica.run, crew.put_to_use)
-            with anyio.fail_after(30):
-                while replica.state is not ReplicaState.RUNNING:
+            tasks.start_soon(partial(pool.reconfigure, num_replicas=2))
+            with anyio.fail_after(60):
+                while len(list(tmp_path.glob("here-*"))) < 2:
                     await anyio.sleep(0.001)
-            assert (await replica.ask(Kind.CALL, ("configuration", (), {})))[1] == "new"
-            crew._closing = True
-            crew._slots.remove(replica)
-            await crew.put_to_use(replica)
-            crew._slots.remove(replica)
-            crew._config = ()
-            with pytest.raises(ReplicaUnavailableError, match="taken back"):
-                await crew.put_to_use(replica)
-            replica.kill()
-        crew._closing = False
+                await crew.configure(("new",))
+            (tmp_path / "go").touch()
+        configs = [await each.ask(Kind.CALL, ("configuration", (), {})) for each in crew.replicas]
+        assert [config for _, config in configs] == ["new"] * 2
+
+
+@pytest.mark.parametrize("config", [(), ({"refused by": "all"},)])
+async def test_one_that_can_not_have_the_config_of_now_is_not_put_to_use(config: Any) -> None:
+    async with ReplicaPool(Model, user_config="old") as pool:
+        assert pool._block is not None
+        crew = pool._block.crew
+        (replica,) = crew.replicas
+        with pytest.raises(ReplicaUnavailableError, match="user_config"):
+            await crew._tell(replica, config)
+        replica.kill()
+        with anyio.fail_after(60):
+            await replica.ended.wait()
+            with pytest.raises(ReplicaDiedError):
+                await crew._tell(replica, ("newer",))
+
+
+async def test_a_pool_that_is_left_starts_no_more(tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    async with anyio.create_task_group() as tasks:
+        async with ReplicaPool(
+            targets.SlowModel, init_args=(str(tmp_path),), graceful_shutdown_timeout_s=0
+        ) as pool:
+            (tmp_path / "go").unlink()
+            assert pool._block is not None
+            crew = pool._block.crew
+
+            async def grow() -> None:
+                with pytest.raises(ReplicaUnavailableError, match="is being left"):
+                    await pool.reconfigure(num_replicas=2)
+
+            tasks.start_soon(grow)
+            with anyio.fail_after(60):
+                while len(list(tmp_path.glob("here-*"))) < 2:
+                    await anyio.sleep(0.001)
+        with pytest.raises(ReplicaUnavailableError, match="is being left"):
+            await crew.scale(2)
+
+
+async def test_a_record_that_can_not_be_shown_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonsense = Frame(Kind.LOG, 0, [b"no pickle"])
+    log(nonsense, "x#1")
+    assert "UnpicklingError" in capsys.readouterr().err
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    log(nonsense, "x#1")
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_replica_that_is_ending_is_not_given_up() -> None:
+    async with ReplicaPool(Model) as pool:
+        assert pool._block is not None
+        (replica,) = pool._block.crew.replicas
+        replica.state = ReplicaState.STOPPING
+        replica.give_up("no reason")
+        replica.state = ReplicaState.RUNNING
+        assert await pool.call(3) == 3
 
 
 async def test_a_replica_that_dies_while_it_is_told_a_config_is_no_failure() -> None:
     async with ReplicaPool(Model) as pool:
-        crew = pool._crew
-        assert crew is not None
+        assert pool._block is not None
+        crew = pool._block.crew
         (replica,) = crew.replicas
         replica.kill()
         await crew.configure(("new",))
@@ -249,16 +311,8 @@ async def test_a_place_without_a_replica_is_done_without_first() -> None:
 
 
 def _crew(tasks: Any) -> Crew:
-    no_orders: Any = None
-    crew = Crew(
-        tasks,
-        Slots(ConcurrencyLimiter(1)),
-        name="x",
-        orders=no_orders,
-        config=(),
-        max_ongoing_requests=1,
-        grace=1,
-    )
+    no_plan: Any = None
+    crew = Crew(tasks, Slots(ConcurrencyLimiter(1)), no_plan, 0)
     assert isinstance(crew.restarts, Restarts)
     return crew
 
@@ -283,3 +337,10 @@ def test_a_message_for_a_request_that_has_ended_is_dropped() -> None:
             server.handle(Frame(Kind.MESSAGE, 5, [pickle.dumps({})]))
 
     asyncio.run(main())
+
+
+async def test_as_long_as_one_serves_calls_go_there() -> None:
+    async with ReplicaPool(Model) as pool:
+        assert pool._block is not None
+        pool._block.crew.despair(RuntimeError("another could not be started"))
+        assert await pool.call(3) == 3

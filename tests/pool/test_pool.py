@@ -77,8 +77,9 @@ def is_idle(pool: ReplicaPool) -> bool:
 
 async def from_each(pool: ReplicaPool, method: str) -> list[Any]:
     """What each of the replicas answers, the oldest first."""
-    assert pool._crew is not None
-    return [await each.ask(Kind.CALL, (method, (), {})) for each in pool._crew.replicas]
+    assert pool._block is not None
+    replicas = pool._block.crew.replicas
+    return [await each.ask(Kind.CALL, (method, (), {})) for each in replicas]
 
 
 @contextlib.asynccontextmanager
@@ -300,8 +301,8 @@ async def test_one_that_leaves_in_the_step_in_which_its_call_is_given_back() -> 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(pool.call, 4)
                 await until(lambda: pool.statistics().ongoing == 2)
-                assert pool._crew is not None
-                (replica,) = pool._crew.replicas
+                assert pool._block is not None
+                (replica,) = pool._block.crew.replicas
                 replica._die()
                 tasks.cancel_scope.cancel()
         await until(lambda: is_idle(pool))
@@ -356,7 +357,7 @@ async def test_a_crash_loop_is_told_to_those_who_wait_and_is_got_over(
         (tmp_path / "broken").unlink()
         await until(lambda: running(pool) == 1)
         assert await pool.call() == pids(pool)[0]
-    assert "It is tried again in 0.25 s. Replica loop#" in caplog.text
+    assert "A replica is replaced in 0.25 s. Replica loop#" in caplog.text
 
 
 async def test_the_pool_is_left_while_it_waits_to_try_again(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ async def test_the_pool_is_left_while_it_waits_to_try_again(tmp_path: Path) -> N
             await pool.call_method("kill")
         with pytest.raises(ReplicaUnavailableError):
             await pool.call()
-        await until(lambda: pool._crew is not None and pool._crew.restarts.failures > 3)
+        await until(lambda: pool._block is not None and pool._block.crew.restarts.failures > 3)
 
 
 async def test_settings_change_while_it_serves(tmp_path: Path) -> None:
@@ -517,7 +518,7 @@ async def test_an_interruption_while_it_drains_kills(
 
 
 async def test_starting_can_be_cancelled(tmp_path: Path) -> None:
-    pool = ReplicaPool(targets.Slow, init_args=(str(tmp_path),))
+    pool = ReplicaPool(targets.SlowModel, init_args=(str(tmp_path),))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pool.__aenter__)
         await until(lambda: here(tmp_path) == 1)
@@ -530,7 +531,7 @@ async def test_starting_can_be_cancelled(tmp_path: Path) -> None:
 
 async def test_more_replicas_can_be_cancelled(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
-    async with ReplicaPool(targets.Slow, init_args=(str(tmp_path),)) as pool:
+    async with ReplicaPool(targets.SlowModel, init_args=(str(tmp_path),)) as pool:
         (tmp_path / "go").unlink()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(pool.reconfigure, num_replicas=2))

@@ -50,8 +50,8 @@ async def listed(stream: Any) -> list[Any]:
 
 
 async def ask(pool: ReplicaPool, kind: int, value: object = None) -> Any:
-    assert pool._crew is not None
-    return await pool._crew.replicas[0].ask(kind, value)
+    assert pool._block is not None
+    return await pool._block.crew.replicas[0].ask(kind, value)
 
 
 # What can be called.
@@ -516,7 +516,6 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 @pytest.mark.parametrize("name", ["hold", "hold_gil"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_no_replica_outlives_a_pool_that_is_killed(name: str, tmp_path: Path) -> None:

@@ -73,17 +73,17 @@ class Connection:
         frames = list(self._unsent)
         return {call for call, _ in (frames[1:] if self._begun else frames)}
 
-    async def read(self, handle: Callable[[Frame], None]) -> None:
-        """Hand every frame on, until the other end is closed: a task.
+    async def readable(self) -> None:
+        """Wait until there is something to receive."""
+        await anyio.wait_readable(self._socket)
+
+    def receive(self, handle: Callable[[Frame], None]) -> bool:
+        """Hand on the frames that are there; whether more can come.
 
         Raises:
             WireError: What came is no frame.
+            MemoryError: There is no room for a large one.
         """
-        while self.receive(handle):
-            await anyio.wait_readable(self._socket)
-
-    def receive(self, handle: Callable[[Frame], None]) -> bool:
-        """Hand on the frames that are there; whether more can come."""
         while True:
             space = self._decoder.space()
             try:

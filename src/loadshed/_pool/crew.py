@@ -1,22 +1,27 @@
 """Crew: the replicas of a pool, as many as there have to be."""
 
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
 
-from loadshed._errors import ConfigError, ReplicaDiedError, ReplicaUnavailableError
+from loadshed._errors import (
+    ConfigError,
+    ReplicaDiedError,
+    ReplicaError,
+    ReplicaUnavailableError,
+)
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import Kind
 from loadshed._pool.place import Place
-from loadshed._pool.replica import Orders, Replica
+from loadshed._pool.plan import Config, Plan
+from loadshed._pool.replica import Replica
 from loadshed._pool.slots import Slots
 from loadshed._pool.statistics import ReplicaState
-
-Config = tuple[Any, ...]
-"""A `user_config`, or nothing where there is none."""
+from loadshed._pool.watch import Watch
 
 
 class Crew:
@@ -25,41 +30,25 @@ class Crew:
     Args:
         tasks: Where the work is done that goes on in the background.
         slots: Where replicas are put to use.
-        name: The pool's.
-        orders: What a replica is started with, given its `user_config`.
-        config: The first one.
-        max_ongoing_requests: How many requests each of them works on.
-        grace: How many seconds one has to finish what it works on.
+        plan: What they are.
+        lifeline: A pipe that breaks when this process ends.
 
     Attributes:
         restarts: When those that die are replaced.
         restarted: How many took the place of another one so far.
     """
 
-    def __init__(
-        self,
-        tasks: anyio.abc.TaskGroup,
-        slots: Slots,
-        *,
-        name: str,
-        orders: Callable[[Config], Orders],
-        config: Config,
-        max_ongoing_requests: float,
-        grace: float,
-    ) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, slots: Slots, plan: Plan, lifeline: int) -> None:
         self.restarts = Restarts()
         self.restarted = 0
         self._tasks = tasks
         self._slots = slots
-        self._name = name
-        self._orders = orders
-        self._config = config
-        self._max_ongoing = max_ongoing_requests
-        self._grace = grace
+        self._plan = plan
+        self._lifeline = lifeline
         self._places: list[Place] = []
         self._retiring: set[Place] = set()
         self._last_number = 0
-        self._closing = False
+        self._is_open = False
         self._cancelled = False
         self._scopes: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
@@ -72,28 +61,63 @@ class Crew:
 
     # For its places.
 
-    def make(self, before: int) -> Replica:
-        """Make a replica, where so many were before."""
-        self._last_number += 1
-        self.restarted += before > 0
-        number = self._last_number
-        orders = self._orders(self._config)
-        replica = Replica(f"{self._name}#{number}", number, before, orders, self._slots)
-        replica.config = self._config
-        return replica
+    async def have(self, place: Place) -> None:
+        """Have a replica, until it has ended.
 
-    async def put_to_use(self, replica: Replica) -> None:
-        """A replica can serve."""
-        while replica.config is not self._config:  # it was changed meanwhile
-            config = self._config
-            if not config:
-                raise ReplicaUnavailableError("It has a user_config that was taken back.")
-            await replica.ask(Kind.RECONFIGURE, *config)
-            replica.config = config
-        replica.serve(self._max_ongoing)
+        Raises:
+            ReplicaError: It never came to be ready.
+            ConfigError: A setting is not one that its target can have.
+            OSError: There can't be another process.
+        """
+        plan = self._plan
+        start = plan.start()
+        self._last_number += 1
+        self.restarted += place.before > 0
+        name = f"{plan.name}#{self._last_number}"
+        replica = Replica(name, self._last_number, place.before, self._lifeline, self._slots)
+        replica.config = plan.config
+        place.replica = replica
+        try:
+            await replica.run(start, partial(self._put_to_use, place, replica))
+        finally:
+            if replica in self._slots.replicas:
+                self._slots.remove(replica)
+
+    async def _put_to_use(self, place: Place, replica: Replica, tasks: anyio.abc.TaskGroup) -> None:
+        """It can serve."""
+        while replica.config is not self._plan.config:  # it was changed meanwhile
+            await self._tell(replica, self._plan.config)
+        watch = Watch(
+            replica,
+            period=self._plan.health_check_period_s,
+            timeout=self._plan.health_check_timeout_s,
+            request_timeout_s=self._plan.request_timeout_s,
+        )
+        tasks.start_soon(watch.check_health)
+        tasks.start_soon(watch.look_for_stuck)
+        replica.serve(self._plan.max_ongoing_requests)
         self._slots.add(replica)
-        if not self._closing:
+        place.is_ready = True
+        self.note(place)
+        if self._is_open:
             self._slots.serve()
+
+    async def _tell(self, replica: Replica, config: Config) -> None:
+        """Hand a `user_config` to one that has another one.
+
+        Raises:
+            ReplicaError: It can't have it.
+        """
+        if not config:
+            raise ReplicaUnavailableError(f"{replica.name} can't forget its user_config.")
+        try:
+            await replica.ask(Kind.RECONFIGURE, *config)
+        except ReplicaError:
+            raise
+        except Exception as error:
+            message = f"{replica.name} can't have the user_config {config[0]!r}: {error!r}"
+            raise ReplicaUnavailableError(message) from error
+        replica.config = config
 
     def note(self, place: Place) -> None:
         """Something about a place has changed."""
@@ -103,11 +127,9 @@ class Crew:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def gone(self, replica: Replica, error: Exception | None) -> None:
-        """A replica has ended."""
-        if replica in self._slots.replicas:
-            self._slots.remove(replica)
-        if self.restarts.is_crash_loop and not self._slots.replicas:
+    def despair(self, error: Exception) -> None:
+        """There is little hope for another replica: where none serves, nobody need wait."""
+        if not self._slots.replicas:
             self._slots.dismiss(lambda: ReplicaUnavailableError(str(error)))
 
     # For the pool.
@@ -119,7 +141,10 @@ class Crew:
             ReplicaUnavailableError: One can't be started.
             ConfigError: A setting is not one that the target can have.
         """
+        self._plan.start()  # raises what it raises before there is a process
         await self._start([Place(self) for _ in range(count)])
+        self._is_open = True
+        self._slots.serve()
 
     async def scale(self, count: int) -> None:
         """Have so many: start more, or let some end when they have finished their work.
@@ -148,9 +173,12 @@ class Crew:
         """Hand a new `user_config` to all of them.
 
         Raises:
+            ConfigError: It can't be sent, or the target can't have any.
             Exception: What the target has raised. Then all have the old one again.
         """
-        old, self._config = self._config, config
+        plan = replace(self._plan, config=config)
+        plan.start()  # raises where it can't be sent
+        old, self._plan = self._plan, plan
         replicas = [each for each in self.replicas if each.state is ReplicaState.RUNNING]
         errors: list[Exception] = []
 
@@ -171,17 +199,17 @@ class Crew:
                 for replica in [*replicas]:
                     tasks.start_soon(tell, replica)
         except BaseException:  # cancelled: it may have arrived, or not
-            self._config = old
+            self._plan = old
             self._spawn(self._go_back, replicas)
             raise
         if errors:
-            self._config = old
+            self._plan = old
             await self._go_back(replicas)
             raise errors[0]
 
     def resize(self, max_ongoing_requests: float) -> None:
         """Let each of them work on so many requests."""
-        self._max_ongoing = max_ongoing_requests
+        self._plan = replace(self._plan, max_ongoing_requests=max_ongoing_requests)
         for replica in self._slots.replicas:
             if replica.state is ReplicaState.RUNNING:
                 replica.serve(max_ongoing_requests)
@@ -189,7 +217,7 @@ class Crew:
 
     async def close(self, deadline: float) -> None:
         """Let all of them end, by force from `deadline` on."""
-        self._closing = True
+        self._is_open = False
         for place in self._places:
             self._retiring.add(place)
             self._spawn(place.retire, deadline)
@@ -228,12 +256,16 @@ class Crew:
         return [place for place in self._places if place not in self._retiring]
 
     async def _start(self, places: list[Place]) -> None:
+        if self._cancelled:
+            raise self._going()
         self._places += places
         for place in places:
             self._spawn(place.keep)
         try:
             while not all(place.is_ready for place in places):
-                _raise_first_error(places)
+                for place in places:
+                    if place.is_gone:
+                        raise place.error or self._going()  # noqa: TRY301
                 await self._changed.wait()
         except BaseException:
             for place in places:
@@ -242,9 +274,12 @@ class Crew:
                 await self._until_gone(places)
             raise
 
+    def _going(self) -> ReplicaUnavailableError:
+        return ReplicaUnavailableError(f"The pool {self._plan.name!r} is being left.")
+
     async def _retire(self, places: Sequence[Place]) -> None:
         """Let these end; they do so in the background where the caller is cancelled."""
-        deadline = anyio.current_time() + self._grace
+        deadline = anyio.current_time() + self._plan.grace
         for place in places:
             self._retiring.add(place)
             self._spawn(place.retire, deadline)
@@ -261,25 +296,11 @@ class Crew:
 
     async def _go_back(self, replicas: Sequence[Replica]) -> None:
         """Hand the old `user_config` to those that may have the new one."""
-        for place in self._staying:
-            replica = place.replica
-            if replica is None or replica not in replicas:
-                continue
-            went_back = False
-            if self._config:
-                with contextlib.suppress(Exception):
-                    await replica.ask(Kind.RECONFIGURE, *self._config)
-                    went_back = True
-            if went_back:
-                replica.config = self._config
-            else:  # nobody knows what it has now
-                replica.give_up("it could not go back to its old user_config")
-
-
-def _raise_first_error(places: Sequence[Place]) -> None:
-    for place in places:
-        if place.is_gone and place.error is not None:
-            raise place.error
+        for replica in replicas:
+            try:
+                await self._tell(replica, self._plan.config)
+            except ReplicaError as error:  # nobody knows what it has now
+                replica.give_up(str(error))
 
 
 def _worth(place: Place) -> tuple[bool, int, int]:

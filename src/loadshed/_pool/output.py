@@ -4,9 +4,11 @@ import contextlib
 import logging
 import os
 import sys
-from typing import Any
+import traceback
 
 import anyio
+
+from loadshed._policy.wire import Frame
 
 CHUNK = 16 * 1024
 LONGEST = 64 * 1024
@@ -65,12 +67,17 @@ class Relay:
             getattr(sys, self._stream).write(f"{self._prefix}{text}{end}")
 
 
-def log(values: dict[str, Any], name: str) -> None:
+def log(frame: Frame, name: str) -> None:
     """Hand a replica's log record to the loggers of this process, with the replica's name."""
-    record = logging.makeLogRecord(values)
-    record.msg = f"[{name}] {record.msg}"
-    record.processName = name
-    record.replica = name
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
+    try:
+        record = logging.makeLogRecord(frame.value())
+        record.msg = f"[{name}] {record.msg}"
+        record.processName = name
+        record.replica = name
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+    except Exception:  # noqa: BLE001 - of a field's own code, or of a filter's or handler's
+        # As `logging.Handler.handleError` does it: a record is no reason to end a replica.
+        if logging.raiseExceptions and sys.stderr is not None:
+            traceback.print_exc()

@@ -17,17 +17,14 @@ class Owner(Protocol):
 
     restarts: Restarts
 
-    def make(self, before: int) -> Replica:
-        """Make a replica, where so many were before."""
-
-    async def put_to_use(self, replica: Replica) -> None:
-        """It can serve."""
-
-    def gone(self, replica: Replica, error: Exception | None) -> None:
-        """It has ended; the error says why."""
+    async def have(self, place: "Place") -> None:
+        """Have a replica there, until it has ended; raises where it was never ready."""
 
     def note(self, place: "Place") -> None:
         """Something about the place has changed."""
+
+    def despair(self, error: Exception) -> None:
+        """There is little hope for the next replica."""
 
 
 class Place:
@@ -72,38 +69,29 @@ class Place:
 
     async def _have_one(self) -> None:
         """Have a replica for as long as it lives, and pause as long as it takes before the next."""
-        restarts = self._owner.restarts
-        replica: Replica | None = None
-        pause = 0.0
+        failure: Exception | None = None
         try:
-            replica = self.replica = self._owner.make(self.before)
-            await replica.run(self._serve)
-            if self._retired:
-                return
-            pause = restarts.died(proven=_is_proven(replica))
-            self.error = replica.death
-            _logger.warning("%s It is replaced%s.", self.error, _soon(pause))
+            await self._owner.have(self)
         except (ReplicaError, ConfigError, OSError) as error:
-            if self._retired:
-                return
-            is_ours = isinstance(error, LoadShedError)
-            self.error = error if is_ours else ReplicaUnavailableError(_why(error))  # type: ignore[assignment]
-            if self.is_ready:  # else whoever wanted the place is told by an exception
-                pause = restarts.failed()
-                _logger.warning("It is tried again%s. %s", _soon(pause), self.error)
-        finally:
-            self.replica = None
-            if replica is not None:
-                self._owner.gone(replica, self.error)
-            self._owner.note(self)
+            failure = error
+        replica, self.replica = self.replica, None
+        if not self._retired:
+            self.error = _why(failure, replica)
+        self._owner.note(self)
         if self.is_ready and not self._retired:
             with anyio.CancelScope() as self._pause:
-                await anyio.sleep(pause)
+                await anyio.sleep(self._count(failure, replica))
 
-    async def _serve(self, replica: Replica) -> None:
-        await self._owner.put_to_use(replica)
-        self.is_ready = True
-        self._owner.note(self)
+    def _count(self, failure: Exception | None, replica: Replica | None) -> float:
+        """Count what became of the last one; seconds to wait before the next."""
+        restarts = self._owner.restarts
+        proven = failure is None and replica is not None and _is_proven(replica)
+        pause = restarts.died(proven=proven)
+        assert self.error is not None  # noqa: S101 - it says why the last one is no more
+        _logger.warning("A replica is replaced%s. %s", _soon(pause), self.error)
+        if restarts.is_crash_loop:
+            self._owner.despair(self.error)
+        return pause
 
     async def retire(self, deadline: float) -> None:
         """Let the replica end, and have no other one. Returns when it has ended.
@@ -134,5 +122,10 @@ def _soon(pause: float) -> str:
     return f" in {pause} s" if pause else ""
 
 
-def _why(error: Exception) -> str:
-    return f"No process could be started: {error!r}"
+def _why(failure: Exception | None, replica: Replica | None) -> LoadShedError:
+    """Why there is no replica any more."""
+    if isinstance(failure, LoadShedError):
+        return failure
+    if replica is None:
+        return ReplicaUnavailableError(f"No process could be started: {failure!r}")
+    return replica.death

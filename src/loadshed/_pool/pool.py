@@ -1,28 +1,25 @@
 """ReplicaPool: processes behind one bounded queue."""
 
 import dataclasses
-import logging
 import math
-import os
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.abc
 
 from loadshed._errors import ReplicaUnavailableError, RequestTimeoutError
 from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.settings import positive_seconds, seconds, whole_number
 from loadshed._policy.wire import Kind
 from loadshed._pool.application import PoolApplication
-from loadshed._pool.crew import Config, Crew
-from loadshed._pool.replica import Orders
+from loadshed._pool.block import Block
+from loadshed._pool.plan import Plan
 from loadshed._pool.slots import Slots
 from loadshed._pool.statistics import PoolStatistics
-from loadshed._pool.target import arguments, checked, keywords, name_of, pickled
+from loadshed._pool.target import arguments, checked, keywords, name_of
 from loadshed._pool.time_limit import TimeLimit
 from loadshed._replica import main_module
 
@@ -96,37 +93,41 @@ class ReplicaPool:
         graceful_shutdown_timeout_s: float | None = 20,
         name: str | None = None,
     ) -> None:
-        self._target = checked(target)
-        self._init_args = arguments(init_args)
-        self._init_kwargs = keywords(init_kwargs)
-        self._num_replicas = _replica_count(num_replicas)
-        self._max_ongoing = whole_number("max_ongoing_requests", max_ongoing_requests, at_least=1)
-        self._max_queued = _queue_bound(max_queued_requests)
-        self._config: Config = () if user_config is None else (user_config,)
-        self._request_timeout = seconds("request_timeout_s", request_timeout_s)
-        self._period = positive_seconds("health_check_period_s", health_check_period_s)
-        self._timeout = positive_seconds("health_check_timeout_s", health_check_timeout_s)
         grace = seconds("graceful_shutdown_timeout_s", graceful_shutdown_timeout_s)
-        self._grace = math.inf if grace is None else grace
-        self._name = name_of(target) if name is None else name
-        self._limiter = ConcurrencyLimiter(1, 0, max_wait=max_wait, name=self._name)
+        self._plan = Plan(
+            name=name_of(target) if name is None else name,
+            target=checked(target),
+            init_args=arguments(init_args),
+            init_kwargs=keywords(init_kwargs),
+            config=() if user_config is None else (user_config,),
+            max_ongoing_requests=_ongoing(max_ongoing_requests),
+            request_timeout_s=seconds("request_timeout_s", request_timeout_s),
+            health_check_period_s=positive_seconds("health_check_period_s", health_check_period_s),
+            health_check_timeout_s=positive_seconds(
+                "health_check_timeout_s", health_check_timeout_s
+            ),
+            grace=math.inf if grace is None else grace,
+        )
+        self._num_replicas = _replica_count(num_replicas)
+        self._max_queued = _queue_bound(max_queued_requests)
+        self._limiter = ConcurrencyLimiter(1, 0, max_wait=max_wait, name=self.name)
         self._limiter._resize(0, self._queue_bound)
         self._slots = Slots(self._limiter)
         self._slots.refuse(self._closed)
         self._application = PoolApplication(
-            self._unless_running, self._slots, self._request_timeout
+            self._unless_running, self._slots, self._plan.request_timeout_s
         )
-        self._restarted = 0  # by the crews of former blocks
-        self._crew: Crew | None = None
+        self._restarted = 0  # in former blocks
+        self._block: Block | None = None
 
     @property
     def name(self) -> str:
         """What the pool is called."""
-        return self._name
+        return self._plan.name
 
     def statistics(self) -> PoolStatistics:
         """What it did so far and what is going on: a snapshot."""
-        crew = self._crew
+        crew = None if self._block is None else self._block.crew
         limiter = self._limiter.statistics()
         fields = {each.name: getattr(limiter, each.name) for each in dataclasses.fields(limiter)}
         return PoolStatistics(
@@ -138,7 +139,7 @@ class ReplicaPool:
     def __repr__(self) -> str:
         statistics = self.statistics()
         return (
-            f"<{type(self).__name__} {self._name!r} replicas={len(statistics.replicas)}/"
+            f"<{type(self).__name__} {self.name!r} replicas={len(statistics.replicas)}/"
             f"{self._num_replicas} ongoing={statistics.ongoing}/{statistics.max_ongoing_requests} "
             f"queued={statistics.queued}/{statistics.max_queued_requests}>"
         )
@@ -158,26 +159,13 @@ class ReplicaPool:
                 "A replica has to import the main script, and that would start a pool again. What "
                 'starts the pool has to be below `if __name__ == "__main__":`.'
             )
-        if self._crew is not None:
+        if self._block is not None:
             raise RuntimeError("The pool is running already.")
-        self._lifeline = os.pipe()
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._lock = anyio.Lock()
-        self._crew = crew = Crew(
-            self._tasks,
-            self._slots,
-            name=self._name,
-            orders=self._orders,
-            config=self._config,
-            max_ongoing_requests=self._max_ongoing,
-            grace=self._grace,
-        )
+        self._block = block = Block(self._slots, self._plan, self._closed)
         try:
-            self._orders(self._config)  # raises what it raises before there is a process
-            await crew.open(self._num_replicas)
+            await block.enter(self._num_replicas)
         except BaseException:
-            await self._leave(crew)
+            self._forget(block)
             raise
         return self
 
@@ -192,54 +180,20 @@ class ReplicaPool:
         In all that takes at most `graceful_shutdown_timeout_s`; then they are terminated. Where the
         block is left because it was cancelled, calls that still wait are turned away.
         """
-        crew = self._running_crew
+        block = self._running
         try:
-            with anyio.CancelScope(shield=True):
-                await self._drain(crew, serve_queue=exc is None or isinstance(exc, Exception))
-        except BaseException:  # a second Ctrl-C
-            crew.kill()
-            raise
+            await block.leave(serve_queue=exc is None or isinstance(exc, Exception))
         finally:
-            await self._leave(crew)
+            self._forget(block)
 
-    async def _drain(self, crew: Crew, *, serve_queue: bool) -> None:
-        deadline = anyio.current_time() + self._grace
-        self._slots.refuse(self._closed)
-        if not serve_queue:
-            self._slots.dismiss(self._closed)
-        with anyio.CancelScope(deadline=deadline):
-            await self._slots.empty()
-        self._slots.dismiss(self._closed)
-        await crew.close(deadline)
-
-    async def _leave(self, crew: Crew) -> None:
-        """The end of the block, however it came: nothing goes on, and nothing is left."""
-        try:
-            crew.cancel()
-            self._tasks.cancel_scope.cancel()
-            # It is told of no exception: what was raised in the block leaves it as it is.
-            await self._tasks.__aexit__(None, None, None)
-        finally:
-            self._slots.dismiss(self._closed)
-            for end in self._lifeline:
-                os.close(end)
-            self._restarted += crew.restarted
-            self._crew = None
+    def _forget(self, block: Block) -> None:
+        self._restarted += block.crew.restarted
+        self._block = None
 
     def _closed(self) -> ReplicaUnavailableError:
         return ReplicaUnavailableError(
-            f"The pool {self._name!r} takes no calls: `async with pool:` has not been entered, or "
+            f"The pool {self.name!r} takes no calls: `async with pool:` has not been entered, or "
             "is being left."
-        )
-
-    def _orders(self, config: Config) -> Orders:
-        what = pickled(self._target, self._init_args, self._init_kwargs, config)
-        return Orders(
-            start=(sys.path, main_module.where(), logging.getLogger().level, what),
-            lifeline=self._lifeline[0],
-            request_timeout_s=self._request_timeout,
-            health_check_period_s=self._period,
-            health_check_timeout_s=self._timeout,
         )
 
     # Calls.
@@ -260,7 +214,7 @@ class ReplicaPool:
         return self._application
 
     def _unless_running(self) -> AbstractAsyncContextManager[object]:
-        return self if self._crew is None else nullcontext()
+        return self if self._block is None else nullcontext()
 
     async def call(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the target, or the object that was made of it, in a replica.
@@ -301,7 +255,7 @@ class ReplicaPool:
         return self._stream(name, args, kwargs)
 
     async def _call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        timeout = self._request_timeout
+        timeout = self._plan.request_timeout_s
         if timeout is None:
             return await self._answer((name, args, kwargs))
         with anyio.move_on_after(timeout):
@@ -325,7 +279,7 @@ class ReplicaPool:
         self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         slots = self._slots
-        time = TimeLimit(self._request_timeout)
+        time = TimeLimit(self._plan.request_timeout_s)
         with time:
             await slots.enter()
         is_sent = False
@@ -374,25 +328,27 @@ class ReplicaPool:
             Exception: What the target's `reconfigure` raised in a replica; nothing was changed.
         """
         count = self._num_replicas if num_replicas is None else _replica_count(num_replicas)
-        ongoing = self._max_ongoing
+        ongoing = self._plan.max_ongoing_requests
         if max_ongoing_requests is not None:
-            ongoing = whole_number("max_ongoing_requests", max_ongoing_requests, at_least=1)
+            ongoing = _ongoing(max_ongoing_requests)
         queued = self._max_queued
         if max_queued_requests is not None:
             queued = _queue_bound(max_queued_requests)
-        crew = self._running_crew
-        async with self._lock:
-            before = self._num_replicas
+        block = self._running
+        async with block.lock:
+            before, crew = self._num_replicas, block.crew
             if count > before:
                 await crew.scale(count)
+            config = self._plan.config
             if user_config is not None:
+                config = (user_config,)
                 try:
-                    await crew.configure((user_config,))
+                    await crew.configure(config)
                 except BaseException:
                     await crew.scale(before)
                     raise
-                self._config = (user_config,)
-            self._num_replicas, self._max_ongoing, self._max_queued = count, ongoing, queued
+            self._plan = replace(self._plan, config=config, max_ongoing_requests=ongoing)
+            self._num_replicas, self._max_queued = count, queued
             crew.resize(ongoing)
             self._limiter._resize(self._limiter.max_ongoing_requests, self._queue_bound)
             if count < before:
@@ -405,25 +361,29 @@ class ReplicaPool:
             ReplicaUnavailableError: A new one can't be started. The old one stays, as do those
                 whose turn has not come; or the pool is not running.
         """
-        crew = self._running_crew
-        async with self._lock:
-            await crew.restart()
+        block = self._running
+        async with block.lock:
+            await block.crew.restart()
 
     @property
-    def _running_crew(self) -> Crew:
-        if self._crew is None:
+    def _running(self) -> Block:
+        if self._block is None:
             raise self._closed()
-        return self._crew
+        return self._block
 
     @property
     def _queue_bound(self) -> float:
         if self._max_queued is not None:
             return self._max_queued
-        return self._num_replicas * self._max_ongoing
+        return self._num_replicas * self._plan.max_ongoing_requests
 
 
 def _replica_count(value: object) -> int:
     return int(whole_number("num_replicas", value, at_least=1, infinite=False))
+
+
+def _ongoing(value: object) -> float:
+    return whole_number("max_ongoing_requests", value, at_least=1)
 
 
 def _queue_bound(value: object) -> float | None:

@@ -2,16 +2,15 @@
 
 import math
 import socket
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 
 from loadshed._clock import Clock
 from loadshed._errors import ConfigError, ReplicaDiedError, ReplicaError, ReplicaUnavailableError
 from loadshed._failure import not_picklable
-from loadshed._policy.health import Health
 from loadshed._policy.routing import Latency
 from loadshed._policy.wire import Buffer, Frame, Kind, WireError, encode, encode_value
 from loadshed._pool.call import Call
@@ -29,28 +28,6 @@ how."""
 
 TO_TERMINATE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
-
-STUCK = 1.0
-"""Seconds beyond `request_timeout_s` after which threads that have not returned count as stuck."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """What the replicas of a pool are started with, and how they are watched.
-
-    Attributes:
-        start: What the first frame says: what to import, make and serve.
-        lifeline: A pipe that breaks when this process ends.
-        request_timeout_s: Seconds after which a request counts as stuck, if nobody waits for it.
-        health_check_period_s: Seconds between two health checks.
-        health_check_timeout_s: Seconds that one may take.
-    """
-
-    start: tuple[Any, ...]
-    lifeline: int
-    request_timeout_s: float | None
-    health_check_period_s: float | None
-    health_check_timeout_s: float | None
 
 
 class Listener(Protocol):
@@ -70,7 +47,7 @@ class Replica:
         name: The pool's name and the number.
         number: Which of the pool's replicas it is.
         restarts: How many were in its place before.
-        orders: What it serves.
+        lifeline: A pipe that breaks when this process ends.
         listener: Who is told of its slots.
 
     Attributes:
@@ -82,12 +59,11 @@ class Replica:
         failed: How many raised, or were lost when it died.
         has_answered: Whether it has come to the end of a request.
         config: The `user_config` that it has, or nothing.
-        is_application: Whether its target is an ASGI application.
         ended: Set when it has ended.
     """
 
     def __init__(
-        self, name: str, number: int, restarts: int, orders: Orders, listener: Listener
+        self, name: str, number: int, restarts: int, lifeline: int, listener: Listener
     ) -> None:
         self.name = name
         self.number = number
@@ -99,23 +75,20 @@ class Replica:
         self.served = self.failed = 0
         self.has_answered = False
         self.config: tuple[Any, ...] = ()
-        self.is_application = False
         self.ended = anyio.Event()
-        self._orders = orders
         self._listener = listener
         self._clock = Clock()
         self._calls: dict[int, Call] = {}
         self._last_call = 0
         self._ready_at = math.inf
         self._reason = ""
-        self._health = Health()
         self._emptied = anyio.Event()
         self._deserted = anyio.Event()
         ours, theirs = socket.socketpair()
         with theirs:
             self._connection = Connection(ours)
             try:
-                self._process = Process(theirs, orders.lifeline)
+                self._process = Process(theirs, lifeline)
             except BaseException:
                 self._connection.close()
                 raise
@@ -195,9 +168,22 @@ class Replica:
         if call.takes_slot:
             self._deserted.set()
 
+    async def next_desertion(self) -> None:
+        """Wait until the caller of a request has gone."""
+        await self._deserted.wait()
+        self._deserted = anyio.Event()
+
+    @property
+    def seconds_in_vain(self) -> float | None:
+        """How long all of its threads have worked for who has gone; None where one has not."""
+        calls = [call for call in self._calls.values() if call.takes_slot]
+        if self.max_ongoing_requests > len(calls) or not all(call.has_left for call in calls):
+            return None
+        return min((self._clock.now() - call.sent_at for call in calls), default=None)
+
     def _handle(self, frame: Frame) -> None:
         if frame.kind == Kind.LOG:
-            log(frame.value(), self.name)
+            log(frame, self.name)
             return
         call = self._calls.get(frame.call)
         if call is None:
@@ -225,11 +211,12 @@ class Replica:
 
     # Its life.
 
-    async def run(self, ready: Callable[["Replica"], Coroutine[Any, Any, None]]) -> None:
-        """Tell it what to serve, call `ready` when it does, and watch it until it has ended.
+    async def run(self, start: object, ready: Callable[[TaskGroup], Awaitable[None]]) -> None:
+        """Tell it what to serve, call `ready` when it does, and return when it has ended.
 
         Args:
-            ready: What it raises ends the replica.
+            start: What to serve.
+            ready: Is given where tasks can run until it has ended. What it raises ends the replica.
 
         Raises:
             ReplicaError: It never came to be ready.
@@ -243,15 +230,12 @@ class Replica:
                 for relay in self._relays:
                     tasks.start_soon(relay.run)
                 try:
-                    await self._start()
+                    await self._start(start)
                     self._ready_at = self._clock.now()
-                    await ready(self)
+                    await ready(tasks)
+                    await self.ended.wait()
                 except (ReplicaError, ConfigError) as error:
                     failure = error  # the task group would wrap it
-                else:
-                    tasks.start_soon(self._check_health)
-                    tasks.start_soon(self._look_for_stuck)
-                    await self.ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
@@ -259,16 +243,15 @@ class Replica:
         if failure is not None:
             raise failure
 
-    async def _start(self) -> None:
+    async def _start(self, start: object) -> None:
         try:
-            answer = await self.ask(Kind.START, self._orders.start)
+            await self.ask(Kind.START, start)
         except ConfigError:
             raise
         except Exception as error:
             notes = "\n".join(getattr(error, "__notes__", ()))
             message = f"Replica {self.name} could not start: {error!r}\n{notes}"
             raise ReplicaUnavailableError(message.rstrip()) from error
-        self.is_application = answer["is_application"]
 
     def serve(self, max_ongoing_requests: float) -> None:
         """Let it take so many requests at a time, from now on."""
@@ -308,16 +291,16 @@ class Replica:
         self._process.kill()
 
     def give_up(self, reason: str) -> None:
-        """It can't be trusted any more."""
+        """End it: it can't be trusted any more."""
+        if self.state is ReplicaState.STOPPING:
+            return  # it ends anyway
         self._reason = f"was killed: {reason}"
         self._take_no_more(ReplicaState.UNHEALTHY)
         self.kill()
 
     async def _read(self) -> None:
-        try:
-            await self._connection.read(self._handle)
-        except WireError as error:
-            self.give_up(f"it sent nonsense ({error})")
+        while self._receive():
+            await self._connection.readable()
         with anyio.move_on_after(TO_DIE):
             await self._process.wait()
         self._die()
@@ -325,8 +308,16 @@ class Replica:
     async def _await_death(self) -> None:
         # The socket says so sooner, unless a process that it has forked keeps that open.
         await self._process.wait()
-        self._connection.receive(self._handle)  # what it had said before
+        self._receive()  # what it had said before
         self._die()
+
+    def _receive(self) -> bool:
+        """Take what has come; whether more can come."""
+        try:
+            return self._connection.receive(self._handle)
+        except (WireError, MemoryError) as error:
+            self.give_up(f"it sent nonsense ({error!r})")
+            return False
 
     def _die(self) -> None:
         """It has ended: whoever waits for it is told."""
@@ -364,42 +355,3 @@ class Replica:
             relay.show()
         self._connection.close()
         self._process.close()
-
-    async def _check_health(self) -> None:
-        period, timeout = self._orders.health_check_period_s, self._orders.health_check_timeout_s
-        while period is not None:
-            await anyio.sleep(period)
-            try:
-                with anyio.fail_after(timeout):
-                    await self.ask(Kind.CHECK)
-            except TimeoutError:
-                said = f"no answer within {timeout} s"
-            except Exception as error:  # noqa: BLE001 - whatever `check_health` raises
-                said = repr(error)
-            else:
-                self._health.passed()
-                continue
-            self._health.failed()
-            if self._health.is_unhealthy and self.state is ReplicaState.RUNNING:
-                self.give_up(f"its health checks failed ({said})")
-                return
-
-    async def _look_for_stuck(self) -> None:
-        """Give it up when every thread of it runs for somebody who has gone, for far too long."""
-        timeout = self._orders.request_timeout_s
-        while timeout is not None:
-            await self._deserted.wait()
-            self._deserted = anyio.Event()
-            while self._is_full_of_deserted:
-                since = max(call.sent_at for call in self._calls.values() if call.takes_slot)
-                left = since + timeout + STUCK - self._clock.now()
-                if left <= 0:
-                    self.give_up(f"every thread was busy for {timeout} s with a request")
-                    return
-                await anyio.sleep(left)
-
-    @property
-    def _is_full_of_deserted(self) -> bool:
-        return 0 < self.max_ongoing_requests <= self.ongoing and all(
-            call.has_left for call in self._calls.values() if call.takes_slot
-        )

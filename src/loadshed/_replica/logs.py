@@ -6,6 +6,9 @@ import sys
 from loadshed._policy.wire import Kind, encode_value
 from loadshed._replica.channel import Channel
 
+PLAIN = (str, int, float, bool)
+"""What can be sent for certain, and made again; a subclass may know only the replica."""
+
 
 class Forwarder(logging.Handler):
     """Sends records to the pool's process, whose configuration decides about them.
@@ -27,7 +30,7 @@ class Forwarder(logging.Handler):
             try:
                 parts = encode_value(Kind.LOG, 0, values)
             except Exception:  # noqa: BLE001 - one of the `extra` fields
-                plain = {k: v for k, v in values.items() if isinstance(v, str | int | float)}
+                plain = {k: v for k, v in values.items() if type(v) in PLAIN}
                 parts = encode_value(Kind.LOG, 0, plain)
             self._channel.send(parts)
         except Exception:  # noqa: BLE001 - as every handler of the standard library

@@ -81,7 +81,7 @@ async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call
     except BaseException as error:  # noqa: BLE001
         channel.send(failure(call, error))
         return
-    channel.send(answer(call, {"is_application": server.is_application}))
+    channel.send(answer(call, None))
 
     def read() -> None:
         frames = channel.receive()

@@ -12,8 +12,8 @@ AHEAD = 256 * 1024
 """Bytes that a producer may be ahead of its consumer, and one item."""
 
 
-class AsyncStream:
-    """The items of one call, sent from the event loop.
+class Stream:
+    """The items of one call.
 
     Args:
         channel: Where they go.
@@ -24,6 +24,13 @@ class AsyncStream:
         self._channel = channel
         self.call = call
         self._window = Window(AHEAD)
+
+
+class AsyncStream(Stream):
+    """Items that are sent from the event loop."""
+
+    def __init__(self, channel: Channel, call: int) -> None:
+        super().__init__(channel, call)
         self._opened = asyncio.Event()
 
     async def send(self, item: object) -> None:
@@ -41,18 +48,11 @@ class AsyncStream:
         self._opened.set()
 
 
-class ThreadStream:
-    """The items of one call, sent from a thread.
-
-    Args:
-        channel: Where they go.
-        call: Its number.
-    """
+class ThreadStream(Stream):
+    """Items that are sent from a thread."""
 
     def __init__(self, channel: Channel, call: int) -> None:
-        self._channel = channel
-        self.call = call
-        self._window = Window(AHEAD)
+        super().__init__(channel, call)
         self._changed = Condition()
         self._left = False
 
