@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pickle
 import random
@@ -725,3 +726,49 @@ async def test_a_target_that_takes_no_user_config_keeps_its_replicas() -> None:
             await pool.reconfigure(user_config=1)
         assert await pool.call(1) == 1
         assert pids(pool) == before
+
+
+async def test_no_call_fails_while_everything_is_changed() -> None:
+    async with ReplicaPool(
+        Model, num_replicas=2, max_queued_requests=math.inf, user_config="first"
+    ) as pool:
+        served: Counter[str] = Counter()
+        stopped = False
+
+        async def call(number: int) -> None:
+            while not stopped:
+                number += 100
+                assert await pool.call(number) == number
+                served["calls"] += 1
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(32):
+                tasks.start_soon(call, number)
+            before = pids(pool)
+            await pool.reconfigure(num_replicas=3, user_config="second")
+            await pool.reconfigure(max_ongoing_requests=1)
+            await pool.restart()
+            await pool.reconfigure(num_replicas=1, max_ongoing_requests=7)
+            more = served["calls"]
+            await until(lambda: served["calls"] > more)
+            stopped = True
+        assert not {*before} & {*pids(pool)}
+        assert pool.statistics().max_ongoing_requests == 7
+        assert [config for _, config in await from_each(pool, "configuration")] == ["second"]
+        assert is_idle(pool)
+
+
+async def test_there_need_be_no_bound_on_what_a_replica_works_on() -> None:
+    async with ReplicaPool(targets.same, max_ongoing_requests=math.inf) as pool:
+        async with calling(100, lambda: pool.call(1)) as results:
+            pass
+        assert results == [1] * 100
+        assert pool.statistics().max_queued_requests == math.inf
+
+
+async def test_functions_run_in_as_many_threads_as_calls_may_be_ongoing() -> None:
+    async with ReplicaPool(Model, max_ongoing_requests=3, max_queued_requests=200) as pool:
+        async with calling(200, lambda: pool.call(1)) as results:
+            pass
+        assert results == [1] * 200
+        assert 1 <= await pool.call_method("threads") <= 3
