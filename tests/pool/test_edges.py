@@ -329,12 +329,13 @@ def test_a_process_that_goes_on_without_its_socket_was_killed_for_that() -> None
     assert process.fate == "was killed: it closed its connection"
 
 
-def test_a_message_for_a_request_that_has_ended_is_dropped() -> None:
+def test_what_comes_for_a_call_that_has_ended_is_dropped() -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             server = Server(Channel(ours), Target(targets.same, (), {}))
-            server.handle(Frame(Kind.MESSAGE, 5, [pickle.dumps({})]))
+            for kind in (Kind.MESSAGE, Kind.ACK, Kind.CANCEL):
+                server.handle(Frame(kind, 5, [pickle.dumps(1)]))
 
     asyncio.run(main())
 
