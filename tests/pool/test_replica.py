@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from types import ModuleType
@@ -27,22 +26,12 @@ from loadshed._replica.channel import Channel
 from loadshed._replica.logs import Forwarder
 from loadshed._replica.target import Target
 from tests.pool import targets_replica
+from tests.pool.helpers import LONG, REPOSITORY, is_alive, until
 from tests.pool.targets_replica import Service
 
 pytestmark = pytest.mark.anyio
 
-LONG = 60
-"""Seconds after which a test that waits for something gives up."""
-
 MODULE = "tests.pool.targets_replica"
-ROOT = Path(__file__).parents[2]
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait for what other processes do."""
-    with anyio.fail_after(LONG):
-        while not condition():
-            await anyio.sleep(0.002)
 
 
 async def listed(stream: Any) -> list[Any]:
@@ -479,7 +468,7 @@ def run(*args: str, cwd: Path) -> tuple[int, str, str]:
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
     ) as process:
         try:
             out, err = process.communicate(timeout=LONG)
@@ -508,14 +497,6 @@ def test_a_script_without_the_guard_is_told_so(tmp_path: Path) -> None:
 # The parent is killed.
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
 @pytest.mark.parametrize("name", ["hold", "hold_gil"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_no_replica_outlives_a_pool_that_is_killed(name: str, tmp_path: Path) -> None:
@@ -530,11 +511,11 @@ async def test_no_replica_outlives_a_pool_that_is_killed(name: str, tmp_path: Pa
         "        await asyncio.gather(*calls)\n"
         "asyncio.run(main())\n"
     )
-    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    path = os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY)))
     pids: list[int] = []
     parent = subprocess.Popen(  # noqa: S603, ASYNC220
         [sys.executable, "-c", program],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": path},
     )
     try:

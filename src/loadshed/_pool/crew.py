@@ -49,6 +49,8 @@ class Crew:
         self._retiring: set[Place] = set()
         self._last_number = 0
         self._is_open = False
+        self._is_closed = False
+        self._is_going_back = False
         self._cancelled = False
         self._scopes: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
@@ -124,6 +126,9 @@ class Crew:
         if place.is_gone:
             self._places.remove(place)
             self._retiring.discard(place)
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -166,6 +171,7 @@ class Crew:
         Raises:
             ReplicaUnavailableError: The new one can't be started. Then the old one stays.
         """
+        self._check_not_closed()
         for place in self._staying:
             await self._replace(place)
 
@@ -174,37 +180,39 @@ class Crew:
 
         Raises:
             ConfigError: It can't be sent, or the target can't have any.
+            ReplicaUnavailableError: The pool is being left.
             Exception: What the target has raised. Then all have the old one again.
         """
+        await self._until_gone_back()  # from one that was cancelled
+        self._check_not_closed()
         plan = replace(self._plan, config=config)
         plan.start()  # raises where it can't be sent
         old, self._plan = self._plan, plan
-        replicas = [each for each in self.replicas if each.state is ReplicaState.RUNNING]
         errors: list[Exception] = []
 
         async def tell(replica: Replica) -> None:
+            before, replica.config = replica.config, None
             try:
                 await replica.ask(Kind.RECONFIGURE, *config)
                 replica.config = config
             except ReplicaDiedError:
                 pass  # the one that replaces it is started with the new one
             except ConfigError as error:  # it can't have any
-                replicas.remove(replica)
+                replica.config = before
                 errors.append(error)
             except Exception as error:  # noqa: BLE001 - whatever `reconfigure` raises
                 errors.append(error)
 
         try:
             async with anyio.create_task_group() as tasks:
-                for replica in [*replicas]:
+                for replica in self._serving:
                     tasks.start_soon(tell, replica)
         except BaseException:  # cancelled: it may have arrived, or not
-            self._plan = old
-            self._spawn(self._go_back, replicas)
+            self._begin_to_go_back(old)
             raise
         if errors:
-            self._plan = old
-            await self._go_back(replicas)
+            self._begin_to_go_back(old)
+            await self._until_gone_back()
             raise errors[0]
 
     def resize(self, max_ongoing_requests: float) -> None:
@@ -218,6 +226,7 @@ class Crew:
     async def close(self, deadline: float) -> None:
         """Let all of them end, by force from `deadline` on."""
         self._is_open = False
+        self._is_closed = True
         for place in self._places:
             self._retiring.add(place)
             self._spawn(place.retire, deadline)
@@ -231,12 +240,15 @@ class Crew:
 
     def cancel(self) -> None:
         """End whatever goes on in the background."""
-        self._cancelled = True
+        self._is_closed = self._cancelled = True
+        self._is_going_back = False
+        self._wake()
         for scope in self._scopes:
             scope.cancel()
 
     def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        self._tasks.start_soon(self._in_background, work, args)
+        if not self._cancelled:
+            self._tasks.start_soon(self._in_background, work, args)
 
     async def _in_background(
         self, work: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
@@ -252,12 +264,15 @@ class Crew:
                 self._scopes.discard(scope)
 
     @property
+    def _serving(self) -> list[Replica]:
+        return [each for each in self.replicas if each.state is ReplicaState.RUNNING]
+
+    @property
     def _staying(self) -> list[Place]:
         return [place for place in self._places if place not in self._retiring]
 
     async def _start(self, places: list[Place]) -> None:
-        if self._cancelled:
-            raise self._going()
+        self._check_not_closed()
         self._places += places
         for place in places:
             self._spawn(place.keep)
@@ -273,6 +288,10 @@ class Crew:
             with anyio.CancelScope(shield=True):
                 await self._until_gone(places)
             raise
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise self._going()
 
     def _going(self) -> ReplicaUnavailableError:
         return ReplicaUnavailableError(f"The pool {self._plan.name!r} is being left.")
@@ -294,13 +313,29 @@ class Crew:
             await self._start([Place(self, before=place.before + 1)])
             await self._retire([place])
 
-    async def _go_back(self, replicas: Sequence[Replica]) -> None:
-        """Hand the old `user_config` to those that may have the new one."""
-        for replica in replicas:
-            try:
-                await self._tell(replica, self._plan.config)
-            except ReplicaError as error:  # nobody knows what it has now
-                replica.give_up(str(error))
+    def _begin_to_go_back(self, plan: Plan) -> None:
+        self._plan = plan
+        self._is_going_back = not self._cancelled
+        self._spawn(self._go_back)
+
+    async def _until_gone_back(self) -> None:
+        while self._is_going_back:
+            await self._changed.wait()
+
+    async def _go_back(self) -> None:
+        """Hand the old `user_config` to those that have, or may have, another one."""
+        config = self._plan.config
+        try:
+            for replica in self._serving:
+                if replica.config is config:
+                    continue
+                try:
+                    await self._tell(replica, config)
+                except ReplicaError as error:  # nobody knows what it has now
+                    replica.give_up(str(error))
+        finally:
+            self._is_going_back = False
+            self._wake()
 
 
 def _worth(place: Place) -> tuple[bool, int, int]:

@@ -58,7 +58,7 @@ class Replica:
         served: How many it answered.
         failed: How many raised, or were lost when it died.
         has_answered: Whether it has come to the end of a request.
-        config: The `user_config` that it has, or nothing.
+        config: The `user_config` that it has, or nothing; None where that is not known.
         ended: Set when it has ended.
     """
 
@@ -74,7 +74,7 @@ class Replica:
         self.latency = Latency()
         self.served = self.failed = 0
         self.has_answered = False
-        self.config: tuple[Any, ...] = ()
+        self.config: tuple[Any, ...] | None = ()
         self.ended = anyio.Event()
         self._listener = listener
         self._clock = Clock()

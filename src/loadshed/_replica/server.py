@@ -42,6 +42,7 @@ class Server:
         self.stopped = asyncio.Event()
         self.is_application = target.is_application
         self._lifespan = Lifespan(target.object)
+        self._configuring = asyncio.Lock()
         self._handlers: dict[int, Callable[[Frame], None]] = {
             Kind.CALL: self._call,
             Kind.STREAM: self._stream,
@@ -237,7 +238,17 @@ class Server:
         except ConfigError as error:
             self._channel.send(failure(frame.call, error))
         else:
-            self._run(frame.call, method, (config,))
+            self._start(frame.call, self._await(frame.call, self._configure, (method, config), {}))
+
+    async def _configure(self, method: Method, config: object) -> None:
+        """One after the other, as they came: what came last is what it has in the end."""
+        async with self._configuring:
+            if method.is_async:
+                result = method.function(config)
+            else:
+                result = await self._threads.result(partial(method.function, config))
+            if _is_awaitable(result):
+                await result
 
     def _stop(self, frame: Frame) -> None:
         self.stopped.set()
