@@ -8,12 +8,14 @@ import logging
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import asgi, client, limiter
+from tests.benchmarks import asgi, client, limiter, pool, pool_asgi
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "limiter": limiter.main,
     "asgi": asgi.main,
     "client": client.main,
+    "pool": pool.main,
+    "pool_asgi": pool_asgi.main,
 }
 
 if __name__ == "__main__":
