@@ -72,12 +72,13 @@ def echo_large(connection: socket.socket, size: int) -> None:
         connection.sendall(data)
 
 
-def echo_shared(pipe: Any, *, reuse: bool) -> None:
+def echo_shared(pipe: Any, *, reuse: bool, copy: bool) -> None:
     """Copy arrays in shared memory to other shared memory: the result of a call that has one.
 
     Args:
         pipe: Says in which the array is and how long it is; is told in which the result is.
         reuse: Whether to keep both for the next one.
+        copy: Whether the array is copied from there, as a target has to that may keep it.
     """
     from multiprocessing.shared_memory import SharedMemory  # noqa: PLC0415
 
@@ -90,7 +91,7 @@ def echo_shared(pipe: Any, *, reuse: bool) -> None:
             argument, result = SharedMemory(name), SharedMemory(create=True, size=size)
         assert result is not None
         given = np.ndarray(size, np.uint8, argument.buf)
-        np.ndarray(size, np.uint8, result.buf)[:] = same(given)
+        np.ndarray(size, np.uint8, result.buf)[:] = same(given.copy() if copy else given)
         del given
         if not reuse:
             argument.close()

@@ -222,12 +222,15 @@ def sharer(*, reuse: bool, copy: bool) -> Iterator[Callable[[Any], int]]:
     """Arrays in shared memory: copied there, and used where they are.
 
     Args:
-        reuse: Whether both pieces of memory are kept for the next call. Then a result is good until
-            that, and no longer.
-        copy: Whether the result is copied from there, as somebody has to who wants to keep it.
+        reuse: Whether both pieces of memory are kept for the next call. Then what is in them is
+            good until that, and no longer.
+        copy: Whether both ends copy what they get from there, so that they can keep it, as they can
+            what comes through a socket.
     """
     here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=echo.echo_shared, args=(there,), kwargs={"reuse": reuse})
+    process = SPAWN.Process(
+        target=echo.echo_shared, args=(there,), kwargs={"reuse": reuse, "copy": copy}
+    )
     process.start()
     kept: list[SharedMemory] = []
 
@@ -295,8 +298,8 @@ async def arrays() -> None:
             base: through_socket,
             "ReplicaPool": through_pool,
             "shared memory, new for each call": through_shared(reuse=False, copy=False),
-            "shared memory, used again; result copied": through_shared(reuse=True, copy=True),
-            "shared memory, used again; result not copied": through_shared(reuse=True, copy=False),
+            "shared memory, used again; both ends copy": through_shared(reuse=True, copy=True),
+            "shared memory, used again; nobody may keep it": through_shared(reuse=True, copy=False),
             "ProcessPoolExecutor": through_executor,
         }
         results = await rounds(LARGE_ROUNDS, {k: passing(v, array) for k, v in calls.items()})

@@ -8,6 +8,18 @@ import anyio
 
 from loadshed._policy.wire import Buffer, Decoder, Frame
 
+IN_THE_SOCKET = 1024 * 1024
+"""Bytes that a socket takes at once, as far as the system lets it. With what it takes by default
+an array of 1 MB needs twice as long."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a connection between a pool and a replica."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_THE_SOCKET)
+    return ends
+
 
 class Connection:
     """Sends frames without waiting, and hands on those that come.

@@ -1,7 +1,6 @@
 """Replica: one replica, as its pool sees it."""
 
 import math
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from loadshed._failure import not_picklable
 from loadshed._policy.routing import Latency
 from loadshed._policy.wire import Buffer, Frame, Kind, WireError, encode, encode_value
 from loadshed._pool.call import Call
-from loadshed._pool.connection import Connection
+from loadshed._pool.connection import Connection, pair
 from loadshed._pool.output import Relay, log
 from loadshed._pool.process import Process
 from loadshed._pool.statistics import ReplicaState, ReplicaStatistics
@@ -84,7 +83,7 @@ class Replica:
         self._reason = ""
         self._emptied = anyio.Event()
         self._deserted = anyio.Event()
-        ours, theirs = socket.socketpair()
+        ours, theirs = pair()
         with theirs:
             self._connection = Connection(ours)
             try:
