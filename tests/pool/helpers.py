@@ -40,13 +40,18 @@ def exists(pid: int) -> bool:
     return True
 
 
-def is_alive(pid: int) -> bool:
-    """Whether it runs: one that has ended, and nobody has noticed, does not."""
+def state_of(pid: int) -> str:
+    """What a process does, in Linux's letters; X where there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: one that has ended, and nobody has noticed, does not."""
+    return state_of(pid) not in "ZX"
 
 
 def here(path: Path) -> int:
