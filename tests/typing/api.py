@@ -15,8 +15,12 @@ from loadshed import (
     Entry,
     LimiterStatistics,
     Permit,
+    PoolStatistics,
     QueueStatistics,
     QueueTimeoutError,
+    ReplicaPool,
+    ReplicaState,
+    ReplicaStatistics,
 )
 from loadshed.asgi import LoadShedMiddleware, MiddlewareStatistics
 from loadshed.client import (
@@ -101,6 +105,23 @@ async def use_the_queue() -> None:
     assert_type(queue.get_nowait(), str)
     assert_type(queue.statistics(), QueueStatistics)
     assert_type(len(queue), int)
+
+
+async def use_the_pool() -> None:
+    ReplicaPool("package.module:Name", num_replicas=2, max_wait=None, user_config={"a": 1})
+    async with ReplicaPool(Model, init_args=[1], init_kwargs={"a": 2}) as pool:
+        assert_type(pool, ReplicaPool)
+        assert_type(await pool.call(1, b=2), Any)
+        assert_type(await pool.call_method("predict", 1), Any)
+        assert_type(pool.stream(1), AsyncGenerator[Any, None])
+        assert_type(pool.stream_method("predict", 1), AsyncGenerator[Any, None])
+        assert_type(await pool.reconfigure(num_replicas=3, max_ongoing_requests=math.inf), None)
+        assert_type(await pool.restart(), None)
+        seen = pool.statistics()
+        assert_type(seen, PoolStatistics)
+        assert_type(seen.replicas, tuple[ReplicaStatistics, ...])
+        assert_type(seen.replicas[0].state, ReplicaState)
+    LoadShedMiddleware(pool.asgi)
 
 
 def use_the_errors(error: BackPressureError) -> None:
