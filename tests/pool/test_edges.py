@@ -20,9 +20,9 @@ from loadshed import (
     ReplicaUnavailableError,
 )
 from loadshed._policy.restarts import Restarts
-from loadshed._policy.wire import Decoder, Frame, Kind, encode_value
+from loadshed._policy.wire import Decoder, Frame, Kind, encode, encode_value
 from loadshed._pool.call import Call
-from loadshed._pool.connection import Connection
+from loadshed._pool.connection import Connection, pair
 from loadshed._pool.crew import Crew, _worth
 from loadshed._pool.output import Relay, log
 from loadshed._pool.place import Place
@@ -34,6 +34,7 @@ from loadshed._replica.channel import Channel
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
 from tests.pool import targets
+from tests.pool.helpers import LONG
 from tests.pool.targets import Model
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +89,25 @@ async def test_one_with_a_permit_and_no_slot_is_told_when_there_will_be_none() -
         await anyio.wait_all_tasks_blocked()
         slots.dismiss(lambda: ReplicaUnavailableError("gone for good"))
     assert limiter.statistics().completed == 1
+
+
+async def test_what_goes_wrong_as_something_is_received_is_raised() -> None:
+    ours, theirs = pair()
+    connection = Connection(ours)
+
+    def receive() -> bool:
+        assert connection.receive(frames.append)
+        if frames:
+            raise RuntimeError("that is too much")
+        theirs.send(data[5:])
+        return True
+
+    data = encode(Kind.CANCEL, 1)
+    frames: list[Frame] = []
+    with ours, theirs:
+        theirs.send(data[:5])
+        with anyio.fail_after(LONG), pytest.raises(RuntimeError, match="too much"):
+            await connection.read(receive)
 
 
 async def test_a_socket_that_is_full_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Connection: the pool's end of the socket pair."""
 
+import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -85,9 +86,37 @@ class Connection:
         frames = list(self._unsent)
         return {call for call, _ in (frames[1:] if self._begun else frames)}
 
-    async def readable(self) -> None:
-        """Wait until there is something to receive."""
-        await anyio.wait_readable(self._socket)
+    async def read(self, receive: Callable[[], bool]) -> None:
+        """Call `receive` whenever there is something, until it says that no more can come."""
+        if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+            await self._read_in_callbacks(receive)
+            return
+        while receive():
+            await anyio.wait_readable(self._socket)
+
+    async def _read_in_callbacks(self, receive: Callable[[], bool]) -> None:
+        """The same, with two system calls and two turns of asyncio's event loop less each time."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        failure: Exception | None = None
+
+        def read() -> None:
+            nonlocal failure
+            try:
+                if receive():
+                    return
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                failure = error
+            loop.remove_reader(self._socket)
+            ended.set()
+
+        loop.add_reader(self._socket, read)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._socket)
+        if failure is not None:
+            raise failure
 
     def receive(self, handle: Callable[[Frame], None]) -> bool:
         """Hand on the frames that are there; whether more can come.

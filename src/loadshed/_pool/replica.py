@@ -298,8 +298,7 @@ class Replica:
         self.kill()
 
     async def _read(self) -> None:
-        while self._receive():
-            await self._connection.readable()
+        await self._connection.read(self._receive)
         with anyio.move_on_after(TO_DIE):
             await self._process.wait()
         self._die()
