@@ -167,6 +167,7 @@ def ray_call(stack: AsyncExitStack) -> Call | None:
 
 FLOOR = "a bare echo over a socket pair"
 ASYNC, SYNC = "ReplicaPool, async function", "ReplicaPool, function"
+RAY = "Ray Serve's handle, async function"
 
 
 async def calls() -> None:
@@ -185,7 +186,7 @@ async def calls() -> None:
         }
         ray = ray_call(stack)
         if ray is not None:
-            sides["Ray Serve's handle, async function"] = ray
+            sides[RAY] = ray
         targets: dict[int, dict[str, float]] = {1: {ASYNC: 1.5, SYNC: 2}, 64: {ASYNC: 3, SYNC: 5}}
         for callers, most in targets.items():
             print(f" a call that does nothing, in one process, {callers} at a time")
@@ -193,6 +194,9 @@ async def calls() -> None:
                 ROUNDS, {name: calling(call, callers) for name, call in sides.items()}
             )
             show_times(results, FLOOR, most)
+            if ray is not None:
+                least = 50 if callers == 64 else 0
+                show("Ray's, beside ReplicaPool's", "", ratio(results, RAY, ASYNC), at_least=least)
 
 
 async def cliff() -> None:

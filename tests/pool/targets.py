@@ -159,3 +159,19 @@ def made_in(pid: int) -> OnlyInOneProcess:
     if pid != os.getpid():
         raise LookupError("not in this process")
     return OnlyInOneProcess()
+
+
+class Learner:
+    """Takes as long as it is told to become something else."""
+
+    def __init__(self) -> None:
+        self.history: list[str] = []
+
+    def reconfigure(self, config: tuple[str, str | None]) -> None:
+        name, path = config
+        if path is not None:
+            until(path)
+        self.history.append(name)
+
+    def became(self) -> list[str]:
+        return self.history

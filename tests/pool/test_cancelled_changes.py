@@ -30,7 +30,7 @@ from tests.pool.helpers import (
     there_is,
     until,
 )
-from tests.pool.targets import Model
+from tests.pool.targets import Learner, Model
 
 pytestmark = pytest.mark.anyio
 
@@ -160,22 +160,6 @@ async def test_another_user_config_can_be_cancelled_at_each_await() -> None:
 
         await at_each_await(operation, after)
         assert pool.statistics().restarts == 0
-
-
-class Learner:
-    """Takes as long as it is told to become something else."""
-
-    def __init__(self) -> None:
-        self.history: list[str] = []
-
-    def reconfigure(self, config: tuple[str, str | None]) -> None:
-        name, path = config
-        if path is not None:
-            targets.until(path)
-        self.history.append(name)
-
-    def became(self) -> list[str]:
-        return self.history
 
 
 async def test_a_cancelled_user_config_is_not_set_after_the_next_one(tmp_path: Path) -> None:

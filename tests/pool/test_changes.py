@@ -15,8 +15,18 @@ from loadshed import (
 )
 from tests.helpers import CancelAt
 from tests.pool import targets
-from tests.pool.helpers import calling, exists, from_each, here, is_idle, pids, running, until
-from tests.pool.targets import Model
+from tests.pool.helpers import (
+    callers,
+    calling,
+    exists,
+    from_each,
+    here,
+    is_idle,
+    pids,
+    running,
+    until,
+)
+from tests.pool.targets import Learner, Model
 
 pytestmark = pytest.mark.anyio
 
@@ -50,13 +60,38 @@ async def test_a_user_config_that_one_refuses_is_taken_back_from_all() -> None:
         assert await from_each(pool, "configuration") == [(pid, "old") for pid in before]
 
 
-async def test_a_replica_that_can_not_go_back_is_replaced() -> None:
+async def test_a_replica_that_can_not_go_back_is_replaced_when_it_is_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with ReplicaPool(Model) as pool:
         (before,) = pids(pool)
-        with pytest.raises(ValueError, match="not that one"):
-            await pool.reconfigure(user_config={"refused by": "all"})
+        async with calling(1, lambda: pool.call_method("until", str(tmp_path))) as results:
+            await until(lambda: here(tmp_path))
+            with pytest.raises(ValueError, match="not that one"):
+                await pool.reconfigure(user_config={"refused by": "all"})
+            assert running(pool) == 0
+            (tmp_path / "go").touch()
+        assert results == [before]
         await until(lambda: running(pool) == 1 and pids(pool) != [before])
         assert (await pool.call_method("configuration"))[1] is None
+    assert "was stopped: Model#1 can't forget its user_config." in caplog.text
+
+
+async def test_a_replica_that_hangs_with_a_cancelled_user_config_is_replaced(
+    tmp_path: Path,
+) -> None:
+    async with ReplicaPool(
+        Learner, user_config=("old", None), health_check_timeout_s=0.1, max_ongoing_requests=1
+    ) as pool:
+        (before,) = pids(pool)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(pool.reconfigure, user_config=("new", str(tmp_path))))
+                await until(lambda: here(tmp_path))
+                scope.cancel()
+        await until(lambda: running(pool) == 1 and pids(pool) != [before])
+        await pool.reconfigure(user_config=("last", None))
+        assert await from_each(pool, "became") == [["old", "last"]]
 
 
 async def test_restart_replaces_one_after_the_other(tmp_path: Path) -> None:
@@ -144,3 +179,13 @@ async def test_no_call_fails_while_everything_is_changed() -> None:
         assert pool.statistics().max_ongoing_requests == 7
         assert [config for _, config in await from_each(pool, "configuration")] == ["second"]
         assert is_idle(pool)
+
+
+async def test_leaving_does_not_wait_for_a_user_config_that_is_not_taken(tmp_path: Path) -> None:
+    async with callers() as them:
+        async with ReplicaPool(
+            Learner, user_config=("old", None), graceful_shutdown_timeout_s=None
+        ) as pool:
+            them.start(1, partial(pool.reconfigure, user_config=("new", str(tmp_path))))
+            await until(lambda: here(tmp_path))
+    assert [*map(type, them.results)] == [ReplicaUnavailableError]

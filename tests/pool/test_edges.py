@@ -293,12 +293,13 @@ async def test_a_record_that_can_not_be_shown_ends_nothing(
     assert capsys.readouterr().err == ""
 
 
-async def test_a_replica_that_is_ending_is_not_given_up() -> None:
+async def test_a_replica_that_is_ending_ends() -> None:
     async with ReplicaPool(Model) as pool:
         assert pool._block is not None
         (replica,) = pool._block.crew.replicas
         replica.state = ReplicaState.STOPPING
         replica.give_up("no reason")
+        replica.stop("no reason")
         replica.state = ReplicaState.RUNNING
         assert await pool.call(3) == 3
 

@@ -329,13 +329,25 @@ class Crew:
             for replica in self._serving:
                 if replica.config is config:
                     continue
-                try:
-                    await self._tell(replica, config)
-                except ReplicaError as error:  # nobody knows what it has now
-                    replica.give_up(str(error))
+                failure = await self._take_back(replica, config)
+                if failure is not None:  # nobody knows what it has now
+                    replica.stop(failure)
+                    self._spawn(replica.retire, anyio.current_time() + self._plan.grace)
         finally:
             self._is_going_back = False
             self._wake()
+
+    async def _take_back(self, replica: Replica, config: Config) -> str | None:
+        """Hand a replica the old `user_config`; why it can't have that, if it can't."""
+        timeout = self._plan.health_check_timeout_s
+        try:
+            with anyio.fail_after(timeout):
+                await self._tell(replica, config)
+        except TimeoutError:
+            return f"it did not take its user_config back within {timeout} s"
+        except ReplicaError as error:
+            return str(error).removesuffix(".")
+        return None
 
 
 def _worth(place: Place) -> tuple[bool, int, int]:

@@ -264,6 +264,12 @@ class Replica:
         self.max_ongoing_requests = 0
         self._listener.changed()
 
+    def stop(self, reason: str) -> None:
+        """Let it take no more requests: another one is to take its place."""
+        if self.state is ReplicaState.RUNNING:
+            self._reason = f"was stopped: {reason}"
+            self._take_no_more(ReplicaState.STOPPING)
+
     async def retire(self, deadline: float) -> None:
         """Let it end: by itself, when all that it works on is done; or else by force.
 

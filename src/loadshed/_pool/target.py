@@ -69,7 +69,7 @@ def pickled(target: object, args: object, kwargs: object, config: tuple[Any, ...
         for setting, value in (
             ("init_args", args),
             ("init_kwargs", kwargs),
-            ("user_config", config),
+            ("user_config", config[0] if config else None),
         ):
             try:
                 pickle.dumps(value, 5)

@@ -246,9 +246,33 @@ class Server:
             if method.is_async:
                 result = method.function(config)
             else:
-                result = await self._threads.result(partial(method.function, config))
+                result = await self._in_one_thread(partial(method.function, config))
             if _is_awaitable(result):
                 await result
+
+    async def _in_one_thread(self, function: Callable[[], Any]) -> Any:
+        """What a function returns. Who is cancelled waits for it too, unless all is to end."""
+        returned = asyncio.Event()
+        result, failure = None, None
+
+        def work() -> Finish:
+            nonlocal result, failure
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                failure = error
+            return partial(self._loop.call_soon_threadsafe, returned.set)
+
+        self._threads.run(work)
+        try:
+            await returned.wait()
+        except asyncio.CancelledError:
+            if not self.stopped.is_set():
+                await returned.wait()
+            raise
+        if failure is not None:
+            raise failure
+        return result
 
     def _stop(self, frame: Frame) -> None:
         self.stopped.set()

@@ -1,11 +1,8 @@
 """Threads: where functions run that are not async."""
 
-import asyncio
 from collections.abc import Callable
-from functools import partial
 from queue import SimpleQueue
 from threading import Semaphore, Thread
-from typing import Any
 
 Finish = Callable[[], object]
 
@@ -30,30 +27,6 @@ class Threads:
         self._work.put(work)
         if not self._idle.acquire(blocking=False):
             Thread(target=self._serve, daemon=True, name="loadshed call").start()
-
-    async def result(self, function: Callable[[], Any]) -> Any:
-        """What a function returns, or raises. It is waited for by who is cancelled, too."""
-        loop = asyncio.get_running_loop()
-        returned = asyncio.Event()
-        value, raised = None, None
-
-        def work() -> Finish:
-            nonlocal value, raised
-            try:
-                value = function()
-            except BaseException as error:  # noqa: BLE001 - it is for who waits here
-                raised = error
-            return partial(loop.call_soon_threadsafe, returned.set)
-
-        self.run(work)
-        try:
-            await returned.wait()
-        except asyncio.CancelledError:
-            await returned.wait()
-            raise
-        if raised is not None:
-            raise raised
-        return value
 
     def _serve(self) -> None:
         while True:
