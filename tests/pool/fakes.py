@@ -62,7 +62,7 @@ class Fake:
         self.calls[caller.call] = caller
         return caller.call
 
-    def send(self, call: int, parts: Any) -> None: ...
+    def send(self, parts: Any) -> None: ...
 
     def desert(self, call: Call) -> None:
         self.deserted.append(call)

@@ -78,6 +78,9 @@ class Model:
     def count(self, n: int) -> Iterator[int]:
         yield from range(n)
 
+    def blocks(self, n: int, size: int) -> Iterator[bytes]:
+        yield from [b"x" * size] * n
+
     def exit(self, code: int) -> None:
         os._exit(code)
 

@@ -189,3 +189,32 @@ async def test_leaving_does_not_wait_for_a_user_config_that_is_not_taken(tmp_pat
             them.start(1, partial(pool.reconfigure, user_config=("new", str(tmp_path))))
             await until(lambda: here(tmp_path))
     assert [*map(type, them.results)] == [ReplicaUnavailableError]
+
+
+async def test_changes_at_the_same_time_are_all_made() -> None:
+    async with ReplicaPool(Model) as pool, anyio.create_task_group() as tasks:
+        for change in ({"num_replicas": 2}, {"max_ongoing_requests": 3}, {"user_config": "new"}):
+            tasks.start_soon(partial(pool.reconfigure, **change))
+        await until(lambda: "replicas=2/2 ongoing=0/6 queued=0/6" in repr(pool))
+        await pool.reconfigure(max_queued_requests=1)
+        assert [config for _, config in await from_each(pool, "configuration")] == ["new"] * 2
+        assert "ongoing=0/6 queued=0/1" in repr(pool)
+
+
+async def test_a_change_waits_for_the_start(tmp_path: Path) -> None:
+    pool = ReplicaPool(targets.SlowModel, init_args=(str(tmp_path),), num_replicas=2)
+
+    async def change() -> None:
+        await until(lambda: here(tmp_path) == 2)
+        them.start(1, partial(pool.reconfigure, num_replicas=1))
+        them.start(1, pool.restart)
+        await anyio.wait_all_tasks_blocked()
+        assert len(pids(pool)) == 2
+        (tmp_path / "go").touch()
+
+    async with callers() as them:
+        them.start(1, change)
+        async with pool:
+            await until(lambda: len(them.results) == 3)
+            assert them.results == [None] * 3
+            assert (running(pool), pool.statistics().restarts) == (1, 1)

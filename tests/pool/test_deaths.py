@@ -115,6 +115,40 @@ async def test_one_that_leaves_in_the_step_in_which_its_call_is_given_back() -> 
         assert await pool.call(3) == 3
 
 
+async def test_a_stream_that_has_begun_is_not_begun_anew() -> None:
+    """What is still to be sent when the replica dies are acknowledgements, and no beginning."""
+    async with ReplicaPool(Model, num_replicas=2, max_ongoing_requests=3) as pool:
+        async with aclosing(pool.stream_method("blocks", 60, 20_000)) as items:
+            assert len(await anext(items)) == 20_000
+            (busy,) = [each.pid for each in pool.statistics().replicas if each.ongoing]
+            assert pool._block is not None
+            calls = [each for one in pool._block.crew.replicas for each in one._calls.values()]
+            await until(lambda: len(calls[0].items) > 10)
+            os.kill(busy, signal.SIGSTOP)
+            async with calling(5, lambda: pool.call(b"x" * 50_000_000)) as results:
+                await until(lambda: max(each.ongoing for each in pool.statistics().replicas) > 1)
+                for _ in range(9):
+                    await anext(items)
+                os.kill(busy, signal.SIGKILL)
+                with pytest.raises(ReplicaDiedError):
+                    async for _ in items:
+                        pass
+    assert {*map(type, results)} <= {bytes, ReplicaDiedError}
+
+
+async def test_a_call_to_one_that_has_just_died_goes_to_another() -> None:
+    async with ReplicaPool(Model, num_replicas=2) as pool:
+        for _ in range(3):
+            await until(lambda: running(pool) == 2)
+            dying = pids(pool)[0]
+            os.kill(dying, signal.SIGKILL)
+            # Nobody has noticed it yet.
+            os.waitid(os.P_PID, dying, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
+            async with calling(8, lambda: pool.call(1)) as results:
+                pass
+            assert results == [1] * 8
+
+
 async def test_a_replica_that_does_not_answer_is_killed() -> None:
     async with ReplicaPool(
         Model, health_check_period_s=0.01, health_check_timeout_s=0.1, request_timeout_s=None

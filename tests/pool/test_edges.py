@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import math
+import os
 import pickle
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +23,7 @@ from loadshed import (
     ReplicaUnavailableError,
 )
 from loadshed._policy.restarts import Restarts
-from loadshed._policy.wire import Decoder, Frame, Kind, encode, encode_value
+from loadshed._policy.wire import CHUNK, Decoder, Frame, Kind, encode, encode_value
 from loadshed._pool.call import Call
 from loadshed._pool.connection import Connection, pair
 from loadshed._pool.crew import Crew, _worth
@@ -46,13 +49,13 @@ class Answering:
     name = "replica#1"
 
     def __init__(self) -> None:
-        self.sent: list[int] = []
+        self.sent: list[Any] = []
 
-    def send(self, call: int, parts: Any) -> None:
-        self.sent.append(call)
+    def send(self, parts: Any) -> None:
+        self.sent.append(parts)
 
     def desert(self, call: Call) -> None:
-        self.sent.append(-call.number)
+        self.sent.append(call)
 
 
 async def test_nothing_is_told_to_one_that_has_answered() -> None:
@@ -62,7 +65,7 @@ async def test_nothing_is_told_to_one_that_has_answered() -> None:
     call.fail(RuntimeError())
     call.tell(Kind.MESSAGE, "b")
     call.leave()
-    assert replica.sent == [1]
+    assert replica.sent == [encode_value(Kind.MESSAGE, 1, "a")]
 
 
 async def test_the_permit_of_a_call_that_was_given_back_as_its_caller_left_is_free() -> None:
@@ -164,7 +167,65 @@ async def test_writing_ends_with_the_socket() -> None:
 async def test_a_pipe_that_is_gone_has_ended() -> None:
     with socket.socket() as listening:  # reading from it is an error
         relay = Relay(listening.fileno(), "stdout", "x#1")
-        assert not relay.show()
+        assert not relay._show()
+
+
+class Narrow:
+    """A stream that knows ASCII only, and breaks after so many lines."""
+
+    encoding = "ascii"
+
+    def __init__(self, most: float = math.inf) -> None:
+        self.text = ""
+        self.most = most
+
+    def write(self, text: str) -> None:
+        if self.text.count("\n") >= self.most:
+            raise RuntimeError("the widget is gone")
+        self.text += text.encode("ascii").decode()
+
+
+def test_output_that_does_not_end_is_shown_a_chunk_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Narrow()
+    monkeypatch.setattr(sys, "stdout", stream)
+    end, beginning = os.pipe()
+    with os.fdopen(end), os.fdopen(beginning, "wb", buffering=0) as pipe:
+        relay = Relay(end, "stdout", "x")
+        pipe.write(b"0123456\n" * 4096)
+        assert relay._show()
+        assert stream.text.count("\n") == 2048
+        pipe.write("naïve".encode())
+        relay.finish()
+        assert stream.text.count("\n") == 4097
+        assert stream.text.endswith("[x] na\\xefve\n")
+
+
+def test_output_to_what_is_broken_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Narrow(most=1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    end, beginning = os.pipe()
+    with os.fdopen(end), os.fdopen(beginning, "wb", buffering=0) as pipe:
+        pipe.write(b"one\ntwo\n")
+        Relay(end, "stdout", "x").finish()
+    assert stream.text == "[x] one\n"
+
+
+def test_frames_are_received_a_chunk_at_a_time() -> None:
+    ours, theirs = pair()
+    connection = Connection(ours)
+    frames: list[Frame] = []
+    with ours:
+        with theirs:
+            count = 2 * CHUNK // len(encode(Kind.CANCEL, 1))
+            theirs.sendall(encode(Kind.CANCEL, 1) * count)
+        assert connection.receive(frames.append)
+        assert 0 < len(frames) < count
+        while connection.has_more():
+            assert connection.receive(frames.append)
+        assert len(frames) == count
+        assert not connection.receive(frames.append)
 
 
 def test_a_record_below_the_loggers_level_is_dropped(caplog: pytest.LogCaptureFixture) -> None:

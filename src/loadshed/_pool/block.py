@@ -35,7 +35,8 @@ class Block:
         """Start so many replicas. Where that fails, nothing is left of them."""
         await self._tasks.__aenter__()
         try:
-            await self.crew.open(count)
+            async with self.lock:
+                await self.crew.open(count)
         except BaseException:
             await self._end()
             raise

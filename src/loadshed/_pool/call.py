@@ -15,8 +15,8 @@ class Replica(Protocol):
 
     name: str
 
-    def send(self, call: int, parts: list[Buffer]) -> None:
-        """Send a frame that belongs to a call."""
+    def send(self, parts: list[Buffer]) -> None:
+        """Send a frame that belongs to a call that has begun."""
 
     def desert(self, call: "Call") -> None:
         """Nobody waits for the call any more."""
@@ -109,13 +109,13 @@ class Call:
             self._consumption = Consumption(AHEAD)
         count = self._consumption.took(frame.size)
         if count and not self.is_over:
-            self._replica.send(self.number, encode_value(Kind.ACK, self.number, count))
+            self._replica.send(encode_value(Kind.ACK, self.number, count))
         return self._value("An item", frame)
 
     def tell(self, kind: int, value: object) -> None:
         """Send a frame that belongs to it."""
         if not self.is_over:
-            self._replica.send(self.number, encode_value(kind, self.number, value))
+            self._replica.send(encode_value(kind, self.number, value))
 
     def leave(self) -> None:
         """Nobody waits for it any more; what runs for it is cancelled, if it can be."""

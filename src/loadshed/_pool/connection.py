@@ -33,14 +33,19 @@ class Connection:
         connection.setblocking(False)
         self._socket = connection
         self._decoder = Decoder()
-        # Frames that the socket has not taken yet: the number of the call, and what is left. Only
-        # of the first may a part have been taken.
+        # Frames that the socket has not taken yet: the call that each begins, and what is left.
+        # Only of the first may a part have been taken.
         self._unsent: deque[tuple[int, list[Buffer]]] = deque()
         self._begun = False
         self._has_unsent = anyio.Event()
 
     def send(self, call: int, parts: list[Buffer]) -> None:
-        """Send a frame, or keep it until the socket takes it. Never waits."""
+        """Send a frame, or keep it until the socket takes it. Never waits.
+
+        Args:
+            call: The number of the call that it begins; 0 if it begins none.
+            parts: The frame.
+        """
         if self._unsent:
             self._unsent.append((call, parts))
             return
@@ -48,8 +53,9 @@ class Connection:
             sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            return  # the replica is dying, and its reader notices
+        except OSError:  # the replica is dying, and its reader notices
+            self._unsent.append((call, parts))
+            return
         if sent < sum(map(len, parts)):
             self._unsent.append((call, parts))
             self._took(sent)
@@ -119,26 +125,28 @@ class Connection:
             raise failure
 
     def receive(self, handle: Callable[[Frame], None]) -> bool:
-        """Hand on the frames that are there; whether more can come.
+        """Hand on a chunk of what is there, so that others have their turn; whether more can come.
 
         Raises:
             WireError: What came is no frame.
             MemoryError: There is no room for a large one.
         """
-        while True:
-            space = self._decoder.space()
-            try:
-                count = self._socket.recv_into(space)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            if not count:
-                return False
-            for frame in self._decoder.received(count):
-                handle(frame)
-            if count < len(space):
-                return True
+        try:
+            count = self._socket.recv_into(self._decoder.space())
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for frame in self._decoder.received(count) if count else ():
+            handle(frame)
+        return bool(count)
+
+    def has_more(self) -> bool:
+        """Whether there is something to receive."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the socket."""

@@ -171,7 +171,7 @@ class Crew:
         Raises:
             ReplicaUnavailableError: The new one can't be started. Then the old one stays.
         """
-        self._check_not_closed()
+        self.check()
         for place in self._staying:
             await self._replace(place)
 
@@ -184,7 +184,7 @@ class Crew:
             Exception: What the target has raised. Then all have the old one again.
         """
         await self._until_gone_back()  # from one that was cancelled
-        self._check_not_closed()
+        self.check()
         plan = replace(self._plan, config=config)
         plan.start()  # raises where it can't be sent
         old, self._plan = self._plan, plan
@@ -272,7 +272,7 @@ class Crew:
         return [place for place in self._places if place not in self._retiring]
 
     async def _start(self, places: list[Place]) -> None:
-        self._check_not_closed()
+        self.check()
         self._places += places
         for place in places:
             self._spawn(place.keep)
@@ -289,7 +289,8 @@ class Crew:
                 await self._until_gone(places)
             raise
 
-    def _check_not_closed(self) -> None:
+    def check(self) -> None:
+        """Raise where nothing is to be changed any more."""
         if self._is_closed:
             raise self._going()
 

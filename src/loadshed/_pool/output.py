@@ -11,6 +11,9 @@ import anyio
 from loadshed._policy.wire import Frame
 
 CHUNK = 16 * 1024
+AT_THE_END = 8
+"""Chunks that are shown when the process has ended: twice as many as a pipe holds."""
+
 LONGEST = 64 * 1024
 """Bytes after which a line is shown though it has no end yet."""
 
@@ -34,37 +37,47 @@ class Relay:
 
     async def run(self) -> None:
         """Show what comes, until the pipe is closed at its other end."""
-        while self.show():
+        while self._show():
             await anyio.wait_readable(self._descriptor)
 
-    def show(self) -> bool:
-        """Show what is there; whether more can come."""
-        while True:
-            try:
-                data = os.read(self._descriptor, CHUNK)
-            except BlockingIOError:
-                return True
-            except OSError:
-                data = b""
-            if not data:
-                self._write(self._rest)
-                self._rest = b""
-                return False
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            for line in lines:
-                self._write(line + b"\n")
-            if len(self._rest) > LONGEST:
-                self._write(self._rest)
-                self._rest = b""
+    def finish(self) -> None:
+        """Show what is left, and no more, though a process may go on that has the pipe as well."""
+        for _ in range(AT_THE_END):
+            if not self._show():
+                return
+        self._flush()
+
+    def _show(self) -> bool:
+        """Show a chunk of what is there, so that others have their turn; whether more can come."""
+        try:
+            data = os.read(self._descriptor, CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._write(line + b"\n")
+        if not data or len(self._rest) > LONGEST:
+            self._flush()
+        return bool(data)
+
+    def _flush(self) -> None:
+        self._write(self._rest)
+        self._rest = b""
 
     def _write(self, line: bytes) -> None:
         if not line:
             return
         text = line.decode(errors="backslashreplace")
         end = "" if text.endswith("\n") else "\n"
-        # It may be closed, or a pipe that nobody reads any more; that must not end the pool.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            getattr(sys, self._stream).write(f"{self._prefix}{text}{end}")
+        # It may be closed, a pipe that nobody reads any more, or the user's own; that must not end
+        # the pool.
+        with contextlib.suppress(Exception):
+            stream = getattr(sys, self._stream)
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+            stream.write(f"{self._prefix}{text}{end}")
 
 
 def log(frame: Frame, name: str) -> None:

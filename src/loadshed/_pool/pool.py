@@ -327,16 +327,19 @@ class ReplicaPool:
                 pool is not running.
             Exception: What the target's `reconfigure` raised in a replica; nothing was changed.
         """
-        count = self._num_replicas if num_replicas is None else _replica_count(num_replicas)
-        ongoing = self._plan.max_ongoing_requests
-        if max_ongoing_requests is not None:
-            ongoing = _ongoing(max_ongoing_requests)
-        queued = self._max_queued
-        if max_queued_requests is not None:
-            queued = _queue_bound(max_queued_requests)
+        count = None if num_replicas is None else _replica_count(num_replicas)
+        ongoing = None if max_ongoing_requests is None else _ongoing(max_ongoing_requests)
+        queued = _queue_bound(max_queued_requests)
         block = self._running
         async with block.lock:
             before, crew = self._num_replicas, block.crew
+            crew.check()
+            if count is None:
+                count = before
+            if ongoing is None:
+                ongoing = self._plan.max_ongoing_requests
+            if queued is None:
+                queued = self._max_queued
             if count > before:
                 await crew.scale(count)
             config = self._plan.config

@@ -154,16 +154,16 @@ class Replica:
             call.fail(self.death)
             return call
         self._calls[number] = call
-        self.send(number, parts)
+        self._connection.send(number, parts)
         return call
 
-    def send(self, call: int, parts: list[Buffer]) -> None:
-        """Send a frame that belongs to a call."""
-        self._connection.send(call, parts)
+    def send(self, parts: list[Buffer]) -> None:
+        """Send a frame that belongs to a call that has begun."""
+        self._connection.send(0, parts)
 
     def desert(self, call: Call) -> None:
         """Nobody waits for the call any more."""
-        self.send(call.number, [encode(Kind.CANCEL, call.number)])
+        self.send([encode(Kind.CANCEL, call.number)])
         if call.takes_slot:
             self._deserted.set()
 
@@ -312,7 +312,8 @@ class Replica:
     async def _await_death(self) -> None:
         # The socket says so sooner, unless a process that it has forked keeps that open.
         await self._process.wait()
-        self._receive()  # what it had said before
+        while self._receive() and self._connection.has_more():
+            pass  # it is what it had said before
         self._die()
 
     def _receive(self) -> bool:
@@ -343,6 +344,7 @@ class Replica:
             if call.takes_slot:
                 self.failed += 1
                 self._free()
+        self._emptied.set()
         self._listener.changed()
 
     @property
@@ -356,6 +358,6 @@ class Replica:
         await self._process.wait()
         self._die()
         for relay in self._relays:
-            relay.show()
+            relay.finish()
         self._connection.close()
         self._process.close()

@@ -128,8 +128,8 @@ class Slots:
 
     def changed(self) -> None:
         """The replicas take more requests than before, or fewer."""
+        self._wake()  # before those of the queue
         self._fit()
-        self._wake()
 
     # Who is turned away.
 
