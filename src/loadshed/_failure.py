@@ -5,20 +5,32 @@ import traceback
 
 from loadshed._errors import NotPicklableError, ReplicaError
 
+LONGEST = 64 * 1024
+"""Characters of a traceback that are sent."""
+
 Failure = tuple[bytes | None, str, str]
 """The exception, pickled, where that can be done; what it says in one line; its traceback."""
 
 
 def pack(error: BaseException) -> Failure:
     """What to send of an exception. It can always be pickled."""
-    trace = "".join(traceback.format_exception(error))
-    said = "".join(traceback.format_exception_only(error)).strip()
+    try:
+        trace = _shortened("".join(traceback.format_exception(error)))
+        said = _shortened("".join(traceback.format_exception_only(error)).strip())
+    except BaseException:  # noqa: BLE001 - whatever its own code raises
+        trace = said = f"{type(error).__name__}, which can't be shown"
     if not _may_travel(error):
         return None, said, trace
     try:
         return pickle.dumps(error, 5), said, trace
-    except Exception:  # noqa: BLE001 - whatever its own code raises
+    except BaseException:  # noqa: BLE001 - the same
         return None, said, trace
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _may_travel(error: BaseException) -> bool:
@@ -39,7 +51,10 @@ def unpack(failure: Failure, replica: str) -> Exception:
     error = None if pickled is None else _unpickled(pickled)
     if error is None:
         return ReplicaError(f"The target raised {said}\n{note}")
-    error.add_note(note)
+    try:
+        error.add_note(note)
+    except Exception:  # noqa: BLE001 - it lets nobody set an attribute
+        return ReplicaError(f"The target raised {said}\n{note}")
     return error
 
 

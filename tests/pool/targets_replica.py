@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.pool.targets import until
+
 
 def double(x: int) -> int:
     return 2 * x
@@ -124,6 +126,18 @@ class Service:
 
     attribute = 1
 
+    def slowly(self, path: str) -> Any:
+        until(path)
+        return asyncio.sleep(1000)
+
+    def slowly_items(self, path: str) -> Any:
+        until(path)
+        return self.endless_items()
+
+    async def endless_items(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
     def __init__(self, base: int = 0) -> None:
         self.base = base
         self.produced = 0
@@ -219,6 +233,21 @@ class Service:
             await asyncio.Event().wait()
         finally:
             Path(path, "cancelled").touch()
+
+
+class Moody:
+    """Finds reasons."""
+
+    def __call__(self) -> str:
+        return "called"
+
+    @property
+    def check_health(self) -> Any:
+        raise KeyError("bad mood")
+
+    @property
+    def __signature__(self) -> Any:
+        raise KeyError("bad mood")
 
 
 class Configured:

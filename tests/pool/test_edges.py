@@ -18,10 +18,13 @@ import pytest
 from loadshed import (
     ConcurrencyLimiter,
     ReplicaDiedError,
+    ReplicaError,
     ReplicaPool,
     ReplicaState,
     ReplicaUnavailableError,
 )
+from loadshed._failure import pack, unpack
+from loadshed._policy import wire
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import CHUNK, Decoder, Frame, Kind, encode, encode_value
 from loadshed._pool.call import Call
@@ -33,7 +36,7 @@ from loadshed._pool.process import Process
 from loadshed._pool.slots import Slots
 from loadshed._pool.target import pickled
 from loadshed._replica import main_module
-from loadshed._replica.channel import Channel
+from loadshed._replica.channel import Channel, failure
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
 from tests.pool import targets
@@ -236,13 +239,55 @@ def test_a_record_below_the_loggers_level_is_dropped(caplog: pytest.LogCaptureFi
     assert [record.getMessage() for record in caplog.records] == ["[x#1] 40"]
 
 
-async def test_no_pool_is_started_by_the_main_script_of_a_replica(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(main_module._state, "running", True)
-    with pytest.raises(RuntimeError, match="below `if __name__"):
+async def test_no_pool_is_started_by_what_a_replica_imports() -> None:
+    with main_module.importing(), pytest.raises(RuntimeError, match="below `if __name__"):
         async with ReplicaPool(Model):
             pytest.fail("it was entered")
+
+
+class Unsendable(Exception):
+    def __reduce__(self) -> Any:
+        raise SystemExit
+
+    @property
+    def __notes__(self) -> Any:  # type: ignore[override]
+        raise SystemExit
+
+
+def test_whatever_was_raised_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = unpack(pack(Unsendable()), "x#1")
+    assert type(error) is ReplicaError
+    assert str(error).startswith("The target raised Unsendable, which can't be shown\n")
+    monkeypatch.setattr(wire, "LARGEST", 200_000)
+    (frame,) = feed(failure(1, ValueError(b"x" * 150_000, b"y" * 150_000)))
+    pickled, said, trace = frame.value()
+    assert pickled is None
+    assert len(said) < 70_000
+    assert len(trace) < 70_000
+    assert said.startswith("ValueError: (b'xxx")
+    assert said.endswith("yyy')")
+
+
+def feed(parts: list[Any]) -> list[Frame]:
+    decoder, frames, data = Decoder(), [], b"".join(parts)
+    while data:
+        space = decoder.space()
+        count = min(len(space), len(data))
+        space[:count] = data[:count]
+        frames += decoder.received(count)
+        data = data[count:]
+    return frames
+
+
+class Closed(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise RuntimeError("read only")
+
+
+def test_an_exception_that_takes_no_note_is_told_with_its_traceback() -> None:
+    error = unpack(pack(Closed("x")), "x#1")
+    assert type(error) is ReplicaError
+    assert "Closed: x\nTraceback in replica x#1" in str(error)
 
 
 async def test_items_of_a_function_come_as_a_stream() -> None:

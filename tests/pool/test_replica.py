@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +29,7 @@ from loadshed._replica.logs import Forwarder
 from loadshed._replica.target import Target
 from tests.pool import targets_replica
 from tests.pool.helpers import LONG, REPOSITORY, is_alive, until
-from tests.pool.targets_replica import Service
+from tests.pool.targets_replica import Configured, Service
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,49 @@ async def listed(stream: Any) -> list[Any]:
 async def ask(pool: ReplicaPool, kind: int, value: object = None) -> Any:
     assert pool._block is not None
     return await pool._block.crew.replicas[0].ask(kind, value)
+
+
+class Explodes:
+    def __reduce__(self) -> Any:
+        return explode, ()
+
+
+def explode() -> None:
+    raise ValueError("it explodes")
+
+
+async def test_a_user_config_that_can_not_be_unpickled_is_told() -> None:
+    async with ReplicaPool(Configured, user_config=1) as pool:
+        with anyio.fail_after(LONG), pytest.raises(NotPicklableError, match="it explodes"):
+            await pool.reconfigure(user_config=Explodes())
+        await pool.reconfigure(user_config=2)
+
+
+async def test_a_health_check_that_can_not_be_looked_up_has_failed() -> None:
+    async with ReplicaPool(targets_replica.Moody) as pool:
+        with pytest.raises(KeyError, match="bad mood"):
+            await ask(pool, Kind.CHECK)
+        assert await pool.call() == "called"
+
+
+@pytest.mark.parametrize("name", ["slowly", "slowly_items"])
+async def test_who_leaves_before_what_is_async_has_begun_cancels_it(
+    name: str, tmp_path: Path
+) -> None:
+    """A function that is not async may return what is, and take its time."""
+    async with ReplicaPool(Service, max_ongoing_requests=1) as pool:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                what = partial(pool.call_method, name, str(tmp_path))
+                if name == "slowly_items":
+                    what = partial(listed, pool.stream_method(name, str(tmp_path)))
+                tasks.start_soon(what)
+                await until(lambda: list(tmp_path.iterdir()))
+                scope.cancel()
+        await ask(pool, Kind.CHECK)  # so it knows that nobody waits any more
+        (tmp_path / "go").touch()
+        await until(lambda: not pool.statistics().ongoing)
+        assert pool.statistics().restarts == 0
 
 
 # What can be called.
@@ -400,7 +445,7 @@ def test_the_main_script_is_run_once_something_of_it_is_asked_for(
     script = tmp_path / "its_main_script.py"
     script.write_text(
         "from loadshed._replica import main_module\n"
-        "ran, name = main_module.is_running(), __name__\n"
+        "ran, name = main_module.is_importing(), __name__\n"
     )
     main_modules.syspath_prepend(tmp_path)
     main_module.stand_in((script.stem, None) if by_name else (None, str(script)))
@@ -411,7 +456,7 @@ def test_the_main_script_is_run_once_something_of_it_is_asked_for(
         main.__nothing__  # noqa: B018
     assert main.ran is True
     assert main.name == "__mp_main__"
-    assert not main_module.is_running()
+    assert not main_module.is_importing()
 
 
 @pytest.mark.usefixtures("main_modules")
@@ -435,6 +480,8 @@ def test_where_the_main_module_is_depends_on_how_it_was_started(
     assert main_module.where() == (None, "script.py")
     main.__spec__ = type("Spec", (), {"name": "package.module"})
     assert main_module.where() == ("package.module", "script.py")
+    main.__spec__.name, main.__file__ = "__main__", "some/app.zip/__main__.py"
+    assert main_module.where() == (None, "some/app.zip")
 
 
 SCRIPT = """
@@ -486,12 +533,40 @@ def test_a_script_may_define_what_its_replicas_serve(args: list[str], tmp_path: 
     assert run(*args, cwd=tmp_path) == (0, "result: 42\n", "")
 
 
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_so_may_a_directory_and_a_zip_file(is_zip: bool, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(
+        SCRIPT + "if __name__ == '__main__':\n    asyncio.run(main())\n"
+    )
+    if is_zip:
+        shutil.make_archive(str(tmp_path / "app"), "zip", tmp_path / "app")
+    assert run("app.zip" if is_zip else "app", cwd=tmp_path) == (0, "result: 42\n", "")
+
+
+def test_a_script_finds_its_arguments_in_a_replica(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import sys\nTHIRD = sys.argv[3]\n"
+        + SCRIPT.replace("value.number)", "value.number + int(THIRD))")
+        + "if __name__ == '__main__':\n    asyncio.run(main())\n"
+    )
+    assert run("script.py", "1", "2", "100", cwd=tmp_path) == (0, "result: 142\n", "")
+
+
+def test_a_module_without_the_guard_starts_no_pool_in_a_replica(tmp_path: Path) -> None:
+    (tmp_path / "lonely.py").write_text(SCRIPT + "asyncio.run(main())\n")
+    code, out, err = run("-c", "import lonely", cwd=tmp_path)
+    assert code == 1
+    assert out == ""
+    assert "A replica has to import its target" in err
+
+
 def test_a_script_without_the_guard_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + "asyncio.run(main())\n")
     code, out, err = run("script.py", cwd=tmp_path)
     assert code == 1
     assert out == ""
-    assert "A replica has to import the main script" in err
+    assert "A replica has to import its target" in err
 
 
 # The parent is killed.

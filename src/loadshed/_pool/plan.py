@@ -47,4 +47,4 @@ class Plan:
             ConfigError: A setting can't be sent.
         """
         what = pickled(self.target, self.init_args, self.init_kwargs, self.config)
-        return sys.path, main_module.where(), logging.getLogger().level, what
+        return sys.path, sys.argv, main_module.where(), logging.getLogger().level, what

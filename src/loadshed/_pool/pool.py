@@ -154,9 +154,9 @@ class ReplicaPool:
                 is left.
             ConfigError: A setting is not one that the target can have.
         """
-        if main_module.is_running():
+        if main_module.is_importing():
             raise RuntimeError(
-                "A replica has to import the main script, and that would start a pool again. What "
+                "A replica has to import its target, and that would start a pool again. What "
                 'starts the pool has to be below `if __name__ == "__main__":`.'
             )
         if self._block is not None:

@@ -4,7 +4,7 @@ import socket
 from threading import Lock
 
 from loadshed._failure import not_picklable, pack
-from loadshed._policy.wire import Buffer, Decoder, Frame, Kind, encode, encode_value
+from loadshed._policy.wire import Buffer, Decoder, Frame, Kind, WireError, encode, encode_value
 
 
 class Channel:
@@ -68,4 +68,8 @@ def answer(call: int, value: object) -> list[Buffer]:
 
 def failure(call: int, error: BaseException) -> list[Buffer]:
     """The last frame of a call that has raised."""
-    return encode_value(Kind.ERROR, call, pack(error))
+    pickled, *told = pack(error)
+    try:
+        return encode_value(Kind.ERROR, call, (pickled, *told))
+    except (WireError, MemoryError):  # it is too large
+        return encode_value(Kind.ERROR, call, (None, *told))

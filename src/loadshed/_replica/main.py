@@ -12,7 +12,7 @@ from typing import Any
 from loadshed._policy.wire import Frame
 from loadshed._replica.channel import Channel, answer, failure
 from loadshed._replica.logs import forward
-from loadshed._replica.main_module import stand_in
+from loadshed._replica.main_module import importing, stand_in
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
 
@@ -65,18 +65,20 @@ def _die_with(lifeline: int) -> None:
 
 
 def _make(channel: Channel, start: Frame) -> tuple[Target, tuple[Any, ...]]:
-    path, main_module, level, pickled = start.value()
+    path, argv, main_module, level, pickled = start.value()
     sys.path[:] = path
+    sys.argv[:] = argv
     stand_in(main_module)
     forward(channel, level)
-    target, init_args, init_kwargs, config = pickle.loads(pickled)  # noqa: S301 - the pool's
+    with importing():
+        target, init_args, init_kwargs, config = pickle.loads(pickled)  # noqa: S301 - the pool's
     return Target(target, init_args, init_kwargs), config
 
 
 async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call: int) -> None:
     loop = asyncio.get_running_loop()
-    server = Server(channel, target)
     try:
+        server = Server(channel, target)
         await server.begin(config)
     except BaseException as error:  # noqa: BLE001
         channel.send(failure(call, error))

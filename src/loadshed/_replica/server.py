@@ -7,7 +7,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from loadshed._errors import ConfigError
 from loadshed._failure import not_picklable
 from loadshed._policy.wire import Buffer, Frame, Kind
 from loadshed._replica.application import Lifespan, Request
@@ -15,6 +14,18 @@ from loadshed._replica.channel import Channel, answer, failure
 from loadshed._replica.streams import AsyncStream, ThreadStream
 from loadshed._replica.target import Method, Target
 from loadshed._replica.threads import Finish, Threads
+
+BEGIN = frozenset({Kind.CALL, Kind.STREAM, Kind.ASGI, Kind.CHECK, Kind.RECONFIGURE})
+"""The kinds of frame that are answered."""
+
+
+class Caller:
+    """Who waits for what runs in a thread."""
+
+    __slots__ = ("has_left",)
+
+    def __init__(self) -> None:
+        self.has_left = False
 
 
 class Server:
@@ -39,6 +50,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._streams: dict[int, AsyncStream | ThreadStream] = {}
+        self._callers: dict[int, Caller] = {}
         self.stopped = asyncio.Event()
         self.is_application = target.is_application
         self._lifespan = Lifespan(target.object)
@@ -70,24 +82,23 @@ class Server:
 
     def handle(self, frame: Frame) -> None:
         """Do what a frame says."""
-        self._handlers[frame.kind](frame)
+        try:
+            self._handlers[frame.kind](frame)
+        except BaseException as error:
+            if frame.kind not in BEGIN:
+                raise
+            self._channel.send(failure(frame.call, error))
 
     def _call(self, frame: Frame) -> None:
-        found = self._look_up(frame)
-        if found is not None:
-            self._run(frame.call, *found)
+        self._run(frame.call, *self._look_up(frame))
 
-    def _look_up(self, frame: Frame) -> tuple[Method, tuple[Any, ...], dict[str, Any]] | None:
-        """What to call, and with what; None where that can't be, and has been answered."""
+    def _look_up(self, frame: Frame) -> tuple[Method, tuple[Any, ...], dict[str, Any]]:
+        """What to call, and with what."""
         try:
-            try:
-                name, args, kwargs = frame.value()
-            except Exception as error:
-                raise not_picklable("The arguments", error) from error
-            return self._target.find(name), args, kwargs
-        except BaseException as error:  # noqa: BLE001
-            self._channel.send(failure(frame.call, error))
-            return None
+            name, args, kwargs = frame.value()
+        except Exception as error:
+            raise not_picklable("The arguments", error) from error
+        return self._target.find(name), args, kwargs
 
     def _run(
         self,
@@ -99,7 +110,9 @@ class Server:
         if method.is_async:
             self._start(call, self._await(call, method.function, args, kwargs))
         else:
-            self._threads.run(partial(self._in_thread, call, method.function, args, kwargs))
+            caller = self._callers[call] = Caller()
+            work = partial(self._in_thread, caller, call, method.function, args, kwargs)
+            self._threads.run(work)
 
     def _start(self, call: int, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[call] = self._loop.create_task(work)
@@ -120,24 +133,34 @@ class Server:
         self._channel.send(parts)
 
     def _in_thread(
-        self, call: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        caller: Caller,
+        call: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Finish:
         try:
             result = function(*args, **kwargs)
             if _is_awaitable(result):  # an async function in the clothes of another
                 rest = self._await(call, lambda: result, (), {})
-                return partial(self._loop.call_soon_threadsafe, self._start, call, rest)
+                return partial(self._loop.call_soon_threadsafe, self._go_on, caller, call, rest)
             parts = answer(call, result)
         except BaseException as error:  # noqa: BLE001
             parts = failure(call, error)
+        del self._callers[call]
         return partial(self._channel.send, parts)
 
+    def _go_on(self, caller: Caller, call: int, rest: Coroutine[Any, Any, None]) -> None:
+        """What began in a thread goes on in the event loop."""
+        del self._callers[call]
+        self._start(call, rest)
+        if caller.has_left:
+            self._cancel_task(call)
+
     def _stream(self, frame: Frame) -> None:
-        found = self._look_up(frame)
-        if found is None:
-            return
         call = frame.call
-        method, args, kwargs = found
+        method, args, kwargs = self._look_up(frame)
         make = partial(method.function, *args, **kwargs)
         if method.is_async:
             self._produce(call, make)
@@ -168,7 +191,8 @@ class Server:
         try:
             items = make()
             if hasattr(items, "__anext__"):
-                return partial(self._loop.call_soon_threadsafe, self._produce, call, lambda: items)
+                rest = partial(self._go_on_producing, stream, lambda: items)
+                return partial(self._loop.call_soon_threadsafe, rest)
             _check_generator(items, "__next__")
             with closing(items) if hasattr(items, "close") else nullcontext():
                 for item in items:
@@ -179,6 +203,11 @@ class Server:
             parts = failure(call, error)
         del self._streams[call]
         return partial(self._channel.send, parts)
+
+    def _go_on_producing(self, stream: ThreadStream, make: Callable[[], Any]) -> None:
+        self._produce(stream.call, make)
+        if stream.has_left:
+            self._cancel_task(stream.call)
 
     def _request(self, frame: Frame) -> None:
         call = frame.call
@@ -219,10 +248,14 @@ class Server:
         stream = self._streams.get(frame.call)
         if isinstance(stream, ThreadStream):
             stream.leave()
-        task = self._tasks.get(frame.call)
-        if task is not None:
-            # Not at once: a task that is cancelled before it began never runs, so never answers.
-            self._loop.call_soon(task.cancel)
+        if (caller := self._callers.get(frame.call)) is not None:
+            caller.has_left = True
+        if frame.call in self._tasks:
+            self._cancel_task(frame.call)
+
+    def _cancel_task(self, call: int) -> None:
+        # Not at once: a task that is cancelled before it began never runs, so never answers.
+        self._loop.call_soon(self._tasks[call].cancel)
 
     def _check(self, frame: Frame) -> None:
         if not self._target.has("check_health"):
@@ -232,13 +265,12 @@ class Server:
         self._run(frame.call, method)
 
     def _reconfigure(self, frame: Frame) -> None:
-        config = frame.value()
         try:
-            method = self._target.reconfiguring(config)
-        except ConfigError as error:
-            self._channel.send(failure(frame.call, error))
-        else:
-            self._start(frame.call, self._await(frame.call, self._configure, (method, config), {}))
+            config = frame.value()
+        except Exception as error:
+            raise not_picklable("The user_config", error) from error
+        method = self._target.reconfiguring(config)
+        self._start(frame.call, self._await(frame.call, self._configure, (method, config), {}))
 
     async def _configure(self, method: Method, config: object) -> None:
         """One after the other, as they came: what came last is what it has in the end."""

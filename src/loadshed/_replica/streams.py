@@ -49,12 +49,16 @@ class AsyncStream(Stream):
 
 
 class ThreadStream(Stream):
-    """Items that are sent from a thread."""
+    """Items that are sent from a thread.
+
+    Attributes:
+        has_left: Whether the consumer has gone.
+    """
 
     def __init__(self, channel: Channel, call: int) -> None:
         super().__init__(channel, call)
         self._changed = Condition()
-        self._left = False
+        self.has_left = False
 
     def send(self, item: object) -> bool:
         """Send an item, and wait until the consumer wants the next one; whether it ever will."""
@@ -63,8 +67,8 @@ class ThreadStream(Stream):
             self._window.sent(_size(parts))
         self._channel.send(parts)
         with self._changed:
-            self._changed.wait_for(lambda: self._left or self._window.is_open)
-            return not self._left
+            self._changed.wait_for(lambda: self.has_left or self._window.is_open)
+            return not self.has_left
 
     def acknowledge(self, count: int) -> None:
         """So many items were consumed."""
@@ -75,7 +79,7 @@ class ThreadStream(Stream):
     def leave(self) -> None:
         """The consumer has gone."""
         with self._changed:
-            self._left = True
+            self.has_left = True
             self._changed.notify()
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from loadshed._errors import ConfigError
+from loadshed._replica.main_module import importing
 
 
 class Method(NamedTuple):
@@ -39,7 +40,8 @@ class Target:
     ) -> None:
         self.name = target if isinstance(target, str) else getattr(target, "__name__", repr(target))
         self._methods: dict[str | None, Method] = {}
-        found = imported(target) if isinstance(target, str) else target
+        with importing():
+            found = imported(target) if isinstance(target, str) else target
         if inspect.isclass(found):
             self.object: Any = found(*init_args, **init_kwargs)
         elif init_args or init_kwargs:
@@ -88,7 +90,7 @@ class Target:
             return False
         try:
             parameters = list(inspect.signature(self.object).parameters)
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001 - whatever its own code raises
             return False
         return parameters == ["scope", "receive", "send"]
 

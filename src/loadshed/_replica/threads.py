@@ -24,9 +24,9 @@ class Threads:
         It returns what is done when the thread counts as free again: the answer. Else the next
         call could come before that, and get one thread more.
         """
-        self._work.put(work)
         if not self._idle.acquire(blocking=False):
             Thread(target=self._serve, daemon=True, name="loadshed call").start()
+        self._work.put(work)
 
     def _serve(self) -> None:
         while True:
