@@ -92,7 +92,7 @@ async def test_leaving_can_be_cancelled_at_each_await(tmp_path: Path, is_cancell
             is_over(pool, before)
             gate.open()
 
-        await at_each_await(operation, after, shielded=True)
+        await at_each_await(operation, after, shielded=True, scoped=is_cancelled)
     kinds = {*map(type, them.results)}
     assert {int} <= kinds <= {int, type(None), ReplicaDiedError, ReplicaUnavailableError}
     async with pool:

@@ -93,9 +93,10 @@ class SlotsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.there)
     @rule(data=st.data())
     def a_caller_is_cancelled(self, data: st.DataObject) -> None:
-        rare = [caller for caller in self.there if caller in self.without_slot]
-        caller = data.draw(st.sampled_from(self.there + 3 * rare))
-        self.seen["cancelled without a slot"] += caller in rare
+        self.cancel(data.draw(st.sampled_from(self.there)))
+
+    def cancel(self, caller: Caller) -> None:
+        self.seen["cancelled without a slot"] += caller in self.without_slot
         self.cancelled.add(caller)
         self.tasks[caller].cancel()
 
@@ -123,6 +124,23 @@ class SlotsMachine(RuleBasedStateMachine):
         there: Any = self.slots.replicas
         for each in [each for each in there if each in ended]:
             self.slots.remove(each)
+
+    @precondition(lambda self: self.calls)
+    @rule()
+    def all_replicas_die_before_they_have_seen_anything(self) -> None:
+        for replica in self.replicas:
+            replica.die(unsent=99)
+
+    @precondition(lambda self: self.without_slot and not self.dismissed)
+    @rule()
+    def those_without_a_slot_are_turned_away(self) -> None:
+        self.slots.dismiss(ReplicaUnavailableError)
+        self.refused = self.dismissed = self.was_refused = self.was_dismissed = True
+
+    @precondition(lambda self: any(caller in self.without_slot for caller in self.there))
+    @rule()
+    def one_without_a_slot_is_cancelled(self) -> None:
+        self.cancel(next(caller for caller in self.there if caller in self.without_slot))
 
     @rule(what=st.sampled_from(["serve"] * 6 + ["refuse", "dismiss"]))
     def it_is_opened_or_closed(self, what: str) -> None:
@@ -228,6 +246,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.without_slot, self.queue = without_slot, queue
         self.had_room, self.was_full = has_room, now.queued >= now.max_queued_requests
         self.seen["without a slot"] += bool(without_slot)
+        self.seen["several without a slot"] += len(without_slot) > 1
         self.seen["without a slot, before a queue"] += bool(without_slot and queue)
 
     def nobody_was_overtaken(self, waiting: list[Caller]) -> None:
@@ -294,7 +313,8 @@ async def everything_ends(pool: ReplicaPool) -> None:
     for replica in replicas:
         for call in [*replica.calls]:
             replica.answer(call)
-    await pool._slots.empty()
+    with anyio.fail_after(100):
+        await pool._slots.empty()
     now = pool._limiter.statistics()
     assert (now.ongoing, now.queued, now.completed) == (0, 0, now.admitted)
 
