@@ -444,6 +444,19 @@ def _crew(tasks: Any) -> Crew:
     return crew
 
 
+async def test_what_is_cancelled_before_it_has_begun_never_does() -> None:
+    begun: list[int] = []
+
+    async def work() -> None:
+        begun.append(1)
+
+    async with anyio.create_task_group() as tasks:
+        crew = _crew(tasks)
+        crew._spawn(work)
+        crew.cancel()
+    assert begun == []
+
+
 def test_a_target_that_can_not_be_pickled_after_all_is_told() -> None:
     with pytest.raises(Exception, match="pickle"):
         pickled(lambda: 1, (), {}, ())
@@ -463,6 +476,8 @@ def test_what_comes_for_a_call_that_has_ended_is_dropped() -> None:
             server = Server(Channel(ours), Target(targets.same, (), {}))
             for kind in (Kind.MESSAGE, Kind.ACK, Kind.CANCEL):
                 server.handle(Frame(kind, 5, [pickle.dumps(1)]))
+            with pytest.raises(KeyError):  # nobody waits for an answer to what is none of these
+                server.handle(Frame(Kind.LOG, 5, []))
 
     asyncio.run(main())
 

@@ -312,8 +312,9 @@ class Replica:
     async def _await_death(self) -> None:
         # The socket says so sooner, unless a process that it has forked keeps that open.
         await self._process.wait()
-        while self._receive() and self._connection.has_more():
-            pass  # it is what it had said before
+        more = True
+        while more:  # it is what it had said before
+            more = self._receive() and self._connection.has_more()
         self._die()
 
     def _receive(self) -> bool:
