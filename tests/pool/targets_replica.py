@@ -128,7 +128,7 @@ class Service:
 
     def slowly(self, path: str) -> Any:
         until(path)
-        return asyncio.sleep(1000)
+        return asyncio.Event().wait()
 
     def slowly_items(self, path: str) -> Any:
         until(path)

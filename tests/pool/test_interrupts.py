@@ -1,6 +1,7 @@
 """ReplicaPool, when its program is interrupted by Ctrl-C."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,7 @@ def script(backend: str, who: str, path: Path) -> Iterator["Popen[str]"]:
         stderr=PIPE,
         text=True,
         cwd=REPOSITORY,
+        process_group=0,  # as a shell starts it
     )
     with process:
         try:
@@ -89,7 +91,7 @@ async def interrupt(process: "Popen[str]", path: Path) -> list[int]:
     assert len(replicas) == 2
     await until(lambda: any(path.glob("here-*")))
     assert all(map(is_alive, replicas))
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
     assert process.stdout.readline() == "interrupted\n"
     # One that is raised in the middle of what asyncio or anyio do can come to anything.
     await until(lambda: state_of(process.pid) == "S")
@@ -123,7 +125,7 @@ async def test_ctrl_c_lets_a_call_be_finished(tmp_path: Path, backend: str, who:
 async def test_a_second_ctrl_c_kills(tmp_path: Path, backend: str, who: str) -> None:
     with script(backend, who, tmp_path) as process:
         replicas = await interrupt(process, tmp_path)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=LONG)
     *answers, end = output.splitlines()
     assert (end, errors, process.returncode) == ("KeyboardInterrupt", "", 0)
