@@ -5,6 +5,8 @@ import asyncio
 import inspect
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,16 @@ def test_every_block_says_what_it_is(name: str) -> None:
 def test_code_for_other_libraries_compiles(name: str) -> None:
     for block in blocks(name, "py"):
         compile(block, name, "exec")
+
+
+@pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))
+def test_each_example_of_the_readme_is_whole(number: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(blocks("README.md", "python")[number])
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
