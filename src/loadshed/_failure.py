@@ -2,6 +2,8 @@
 
 import pickle
 import traceback
+from io import BytesIO
+from typing import Any
 
 from loadshed._errors import NotPicklableError, ReplicaError
 
@@ -44,11 +46,20 @@ def _may_travel(error: BaseException) -> bool:
     )
 
 
-def unpack(failure: Failure, replica: str) -> Exception:
-    """The exception for the caller: the target's own, with the remote traceback as a note."""
+def unpack(failure: Failure, replica: str, *, foreign: bool = False) -> Exception:
+    """The exception for the caller: the target's own, with the remote traceback as a note.
+
+    Args:
+        failure: What was sent.
+        replica: Who has sent it.
+        foreign: Whether its code is none of this process's: then nothing is imported for it, and
+            it is a `ReplicaError`, unless it is one of Python or of this library.
+    """
     pickled, said, trace = failure
+    error = None if pickled is None else _unpickled(pickled, foreign=foreign)
+    if error is not None and not trace:  # of the pool itself
+        return error
     note = f"Traceback in replica {replica}:\n{trace.rstrip()}"
-    error = None if pickled is None else _unpickled(pickled)
     if error is None:
         return ReplicaError(f"The target raised {said}\n{note}")
     try:
@@ -58,9 +69,18 @@ def unpack(failure: Failure, replica: str) -> Exception:
     return error
 
 
-def _unpickled(pickled: bytes) -> Exception | None:
+class _Careful(pickle.Unpickler):
+    """Imports nothing that is not Python's own or this library's."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module != "builtins" and module.partition(".")[0] != "loadshed":
+            raise pickle.UnpicklingError(f"{module}.{name} is not imported here")
+        return super().find_class(module, name)
+
+
+def _unpickled(pickled: bytes, *, foreign: bool) -> Exception | None:
     try:
-        error = pickle.loads(pickled)  # noqa: S301 - from our own child
+        error = _Careful(BytesIO(pickled)).load() if foreign else pickle.loads(pickled)  # noqa: S301 - from our own child
     except Exception:  # noqa: BLE001 - its class isn't known here, or takes other arguments
         return None
     return error if isinstance(error, Exception) else None

@@ -439,7 +439,7 @@ async def test_a_place_without_a_replica_is_done_without_first() -> None:
 
 def _crew(tasks: Any) -> Crew:
     no_plan: Any = None
-    crew = Crew(tasks, Slots(ConcurrencyLimiter(1)), no_plan, 0)
+    crew = Crew(tasks, Slots(ConcurrencyLimiter(1)), no_plan, 0, {})
     assert isinstance(crew.restarts, Restarts)
     return crew
 

@@ -263,8 +263,8 @@ async def test_a_target_that_cannot_be_made_says_why() -> None:
 
 
 def test_what_has_no_signature_is_no_application() -> None:
-    assert not Target(dict.fromkeys, (), {}).is_application
-    assert not Target(type("A", (), {"__call__": min}), (), {}).is_application
+    assert Target(dict.fromkeys, (), {}).application is None
+    assert Target(type("A", (), {"__call__": min}), (), {}).application is None
 
 
 # Cancellation, logs, and output.

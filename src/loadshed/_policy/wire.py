@@ -76,7 +76,37 @@ class Kind:
     LOG = 36
     """A log record."""
 
-    ALL = frozenset({*range(CALL, STOP + 1), *range(RESULT, LOG + 1)})
+    # Calls that the replica makes, of other pools; it numbers them. The first part of the frame
+    # that begins one is as that of CALL and STREAM; one more, at the end, is the name of the pool.
+    OUT_CALL = 48
+    """Call a function."""
+    OUT_STREAM = 49
+    """The same, of a generator."""
+    OUT_CANCEL = 50
+    """Nobody waits for this call any more."""
+    OUT_ACK = 51
+    """So many items of a stream have been consumed."""
+
+    # To the replica, in answer to those.
+    IN_RESULT = 64
+    """What the call has returned."""
+    IN_ERROR = 65
+    """What the call has raised."""
+    IN_ITEM = 66
+    """What the generator has yielded."""
+
+    ALL = frozenset(
+        {
+            *range(CALL, STOP + 1),
+            *range(RESULT, LOG + 1),
+            *range(OUT_CALL, OUT_ACK + 1),
+            *range(IN_RESULT, IN_ITEM + 1),
+        }
+    )
+
+
+OUT = frozenset({Kind.OUT_CALL, Kind.OUT_STREAM, Kind.OUT_CANCEL, Kind.OUT_ACK})
+"""The kinds of frame that belong to the calls that a replica makes."""
 
 
 class WireError(Exception):
@@ -120,6 +150,19 @@ class Frame:
         return f"<{type(self).__name__} kind={self.kind} call={self.call} size={self.size}>"
 
 
+class Pickled:
+    """A value that comes from another process and goes to another one: nobody unpickles it here.
+
+    Attributes:
+        parts: As in a frame.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self.parts = parts
+
+
 def encode(kind: int, call: int) -> bytes:
     """A frame without a value."""
     return _HEAD.pack(0, call, kind, 0)
@@ -130,6 +173,20 @@ def encode_value(kind: int, call: int, value: object) -> list[Buffer]:
 
     Raises:
         WireError: It is larger than a frame may be.
+        Exception: Whatever pickling raises.
+    """
+    if type(value) is Pickled:
+        return encode_parts(kind, call, value.parts)
+    parts = pickled_parts(value)
+    if len(parts) == 1 and (size := len(parts[0])) < OUT_OF_BAND:
+        return [_HEAD_OF_ONE.pack(size + 8, call, kind, 1, size) + parts[0]]
+    return encode_parts(kind, call, parts)
+
+
+def pickled_parts(value: object) -> list[Buffer]:
+    """The parts of a frame that has this value.
+
+    Raises:
         Exception: Whatever pickling raises.
     """
     buffers: list[Buffer] = []
@@ -143,14 +200,23 @@ def encode_value(kind: int, call: int, value: object) -> list[Buffer]:
         return False
 
     data = pickle.dumps(value, 5, buffer_callback=keep)
-    if not buffers and len(data) < OUT_OF_BAND:
-        return [_HEAD_OF_ONE.pack(len(data) + 8, call, kind, 1, len(data)) + data]
-    sizes = [len(data), *map(len, buffers)]
+    return [data, *buffers]
+
+
+def encode_parts(kind: int, call: int, parts: Sequence[Buffer]) -> list[Buffer]:
+    """A frame of parts that are there already: what to send, one after the other.
+
+    Raises:
+        WireError: It is larger than a frame may be.
+    """
+    sizes = [len(part) for part in parts]
     total = 8 * len(sizes) + sum(sizes)
     if total > LARGEST:
         raise WireError(f"It takes {total:,} bytes, and at most {LARGEST:,} can be sent at once.")
     head = _HEAD.pack(total, call, kind, len(sizes)) + b"".join(map(_SIZE.pack, sizes))
-    return [head, data, *buffers]
+    if total < OUT_OF_BAND:
+        return [b"".join([head, *parts])]
+    return [head, *parts]
 
 
 class Decoder:

@@ -1,5 +1,7 @@
 """PoolApplication: an ASGI application that lives in the replicas of a pool."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -10,10 +12,12 @@ import anyio
 from loadshed._errors import (
     BackPressureError,
     ReplicaDiedError,
+    ReplicaError,
     ReplicaUnavailableError,
     RequestTimeoutError,
 )
-from loadshed._exchange import Exchange, Receive, Scope, Send
+from loadshed._exchange import DeadlineExchange, Exchange, Message, Receive, Scope, Send
+from loadshed._policy.deadline import read
 from loadshed._policy.wire import Kind
 from loadshed._pool.call import Call
 from loadshed._pool.slots import Slots
@@ -52,6 +56,44 @@ EXTENSIONS = frozenset(
 file."""
 
 
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""The methods of requests that may be done twice (RFC 9110, 9.2.2)."""
+
+KEPT = 64 * 1024
+"""Bytes of a request's body that are kept, in case it has to be sent once more."""
+
+
+class Kept:
+    """Keeps what is received of a request, as long as it is little, to receive it once more.
+
+    Args:
+        receive: Where it comes from.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+        self._again: deque[Message] = deque()
+        self._size = 0
+
+    async def receive(self) -> Message:
+        """The next message."""
+        if self._again:
+            return self._again.popleft()
+        message = await self._receive()
+        self._size += len(message.get("body", b"")) + 1
+        if self._size <= KEPT:
+            self._messages.append(message)
+        else:
+            self._messages.clear()
+        return message
+
+    def rewind(self) -> bool:
+        """Begin anew, if that can be done."""
+        self._again = deque(self._messages)
+        return self._size <= KEPT
+
+
 class PoolApplication:
     """Forwards each request to the replica that is free first.
 
@@ -59,6 +101,14 @@ class PoolApplication:
         pool: Makes what the lifespan enters: the pool, unless somebody else has started it.
         slots: Where the requests go.
         request_timeout_s: How many seconds one may take.
+
+    Attributes:
+        request_timeout_s: The same; it can be changed.
+        backpressure_status: The status of a request that is turned away.
+        retry_after_s: Seconds for its `Retry-After`; None is what the limiter estimates.
+        trust_deadline: Whether callers may shorten `request_timeout_s` by a header.
+        tries: How often one is tried whose replica died before the response began, if it is safe
+            to do it twice.
     """
 
     def __init__(
@@ -69,17 +119,28 @@ class PoolApplication:
     ) -> None:
         self._pool = pool
         self._slots = slots
-        self._timeout = request_timeout_s
+        self.request_timeout_s = request_timeout_s
+        self.backpressure_status = HTTPStatus.SERVICE_UNAVAILABLE
+        self.retry_after_s: float | None = None
+        self.trust_deadline = False
+        self.tries = 1
+
+    def answer_as(self, backpressure_status: int, retry_after_s: float | None) -> None:
+        """Say to those that are turned away: this status, and this `Retry-After`."""
+        self.backpressure_status = HTTPStatus(backpressure_status)
+        self.retry_after_s = retry_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of the ASGI server."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        exchange = Exchange(self._slots.limiter, receive, send)
+        exchange, left = self._exchange(scope, receive, send)
         try:
-            if self._timeout is not None and scope["type"] == "http":
-                await self._serve_in_time(self._timeout, scope, exchange)
+            if isinstance(exchange, DeadlineExchange):
+                await self._serve_by_deadline(left, scope, exchange)
+            elif self.request_timeout_s is not None and scope["type"] == "http":
+                await self._serve_in_time(self.request_timeout_s, scope, exchange)
             else:
                 await self._serve(scope, exchange)
         except (
@@ -90,7 +151,30 @@ class PoolApplication:
         ) as error:
             if exchange.started:
                 raise  # all that is left to the server is to break the connection off
-            await exchange.refuse(scope, _status(error), error)
+            await self._refuse(error, scope, exchange)
+
+    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, float]:
+        """The request, and how many seconds its caller still waits if it says so."""
+        limiter = self._slots.limiter
+        if self.trust_deadline and scope["type"] == "http":
+            said = read(scope["headers"])
+            if said.seconds is not None:
+                timeout = self.request_timeout_s
+                return DeadlineExchange(limiter, receive, send, timeout), said.seconds
+        return Exchange(limiter, receive, send), math.inf
+
+    async def _refuse(
+        self,
+        error: BackPressureError | ReplicaError | RequestTimeoutError,
+        scope: Scope,
+        exchange: Exchange,
+    ) -> None:
+        status = _status(error)
+        if isinstance(error, BackPressureError):
+            status = self.backpressure_status
+            if self.retry_after_s is not None:
+                error.args = (*error.args[:3], math.ceil(self.retry_after_s), *error.args[4:])
+        await exchange.refuse(scope, status, error)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._slots.limiter!r}>"
@@ -114,13 +198,38 @@ class PoolApplication:
         if exchange.time.cancel_called and not exchange.complete:
             raise RequestTimeoutError(timeout)
 
+    async def _serve_by_deadline(
+        self, left: float, scope: Scope, exchange: DeadlineExchange
+    ) -> None:
+        with exchange.time:
+            exchange.arrive(left)
+            await self._serve(scope, exchange)
+        if exchange.time.cancel_called and not exchange.complete:
+            raise RequestTimeoutError(exchange.seconds)
+
     async def _serve(self, scope: Scope, exchange: Exchange) -> None:
+        if self.tries == 1 or scope["type"] != "http" or scope["method"] not in IDEMPOTENT:
+            await self._try(scope, exchange)
+            return
+        kept = Kept(exchange.receive)
+        exchange.receive = kept.receive
+        for left in reversed(range(self.tries)):
+            try:
+                await self._try(scope, exchange)
+            except ReplicaDiedError:
+                if not left or exchange.started or not kept.rewind():
+                    raise
+                exchange.receive = kept.receive
+            else:
+                return
+
+    async def _try(self, scope: Scope, exchange: Exchange) -> None:
         slots = self._slots
         slots.check()
         if slots.limiter._enter():
             await self._forward(scope, exchange)
             return
-        waiter = slots.limiter._queue_up()
+        waiter = slots.limiter._queue_up(exchange.deadline)
         try:
             await in_turn(waiter, exchange, lambda: self._forward(scope, exchange))
         finally:

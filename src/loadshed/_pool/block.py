@@ -5,6 +5,7 @@ import os
 import anyio
 
 from loadshed._pool.crew import Crew
+from loadshed._pool.outward import Peers
 from loadshed._pool.plan import Plan
 from loadshed._pool.slots import Refusal, Slots
 
@@ -16,20 +17,21 @@ class Block:
         slots: Where requests find their replicas.
         plan: What the replicas are.
         closed: What those are told that come when it is left.
+        peers: The pools that the replicas may call.
 
     Attributes:
         crew: The replicas.
         lock: Held by whoever changes them.
     """
 
-    def __init__(self, slots: Slots, plan: Plan, closed: Refusal) -> None:
+    def __init__(self, slots: Slots, plan: Plan, closed: Refusal, peers: Peers) -> None:
         self._slots = slots
         self._closed = closed
         self._grace = plan.grace
         self._lifeline = os.pipe()
         self._tasks = anyio.create_task_group()
         self.lock = anyio.Lock()
-        self.crew = Crew(self._tasks, slots, plan, self._lifeline[0])
+        self.crew = Crew(self._tasks, slots, plan, self._lifeline[0], peers)
 
     async def enter(self, count: int) -> None:
         """Start so many replicas. Where that fails, nothing is left of them."""
@@ -40,6 +42,11 @@ class Block:
         except BaseException:
             await self._end()
             raise
+
+    def look_after(self, plan: Plan) -> None:
+        """Look after the replicas in another way."""
+        self._grace = plan.grace
+        self.crew.adopt(plan)
 
     async def leave(self, *, serve_queue: bool) -> None:
         """Let those be served that came, then end all replicas.

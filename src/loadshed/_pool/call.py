@@ -14,6 +14,7 @@ class Replica(Protocol):
     """Who has to answer."""
 
     name: str
+    is_foreign: bool
 
     def send(self, parts: list[Buffer]) -> None:
         """Send a frame that belongs to a call that has begun."""
@@ -87,12 +88,21 @@ class Call:
         Raises:
             Exception: What it raised; or the reason why there is no answer.
         """
+        end = self.end()
+        if end.kind == Kind.ERROR:
+            raise unpack(end.value(), self._replica.name, foreign=self._replica.is_foreign)
+        return self._value("The result", end)
+
+    def end(self) -> Frame:
+        """Its last frame, once it is over.
+
+        Raises:
+            Exception: The reason why there is none.
+        """
         if self._end is None:
             assert self._error is not None  # noqa: S101 - it is over
             raise self._error
-        if self._end.kind == Kind.ERROR:
-            raise unpack(self._end.value(), self._replica.name)
-        return self._value("The result", self._end)
+        return self._end
 
     async def item(self) -> Frame | None:
         """The next frame of a stream; None when it has ended."""

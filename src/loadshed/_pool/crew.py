@@ -1,5 +1,6 @@
 """Crew: the replicas of a pool, as many as there have to be."""
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,18 +11,22 @@ import anyio.abc
 
 from loadshed._errors import (
     ConfigError,
+    LoadShedError,
     ReplicaDiedError,
     ReplicaError,
     ReplicaUnavailableError,
 )
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import Kind
+from loadshed._pool.outward import Peers
 from loadshed._pool.place import Place
 from loadshed._pool.plan import Config, Plan
 from loadshed._pool.replica import Replica
 from loadshed._pool.slots import Slots
 from loadshed._pool.statistics import ReplicaState
 from loadshed._pool.watch import Watch
+
+_logger = logging.getLogger("loadshed")
 
 
 class Crew:
@@ -32,19 +37,23 @@ class Crew:
         slots: Where replicas are put to use.
         plan: What they are.
         lifeline: A pipe that breaks when this process ends.
+        peers: The pools that they may call.
 
     Attributes:
         restarts: When those that die are replaced.
         restarted: How many took the place of another one so far.
     """
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, slots: Slots, plan: Plan, lifeline: int) -> None:
+    def __init__(
+        self, tasks: anyio.abc.TaskGroup, slots: Slots, plan: Plan, lifeline: int, peers: Peers
+    ) -> None:
         self.restarts = Restarts()
         self.restarted = 0
         self._tasks = tasks
         self._slots = slots
         self._plan = plan
         self._lifeline = lifeline
+        self._peers = peers
         self._places: list[Place] = []
         self._retiring: set[Place] = set()
         self._last_number = 0
@@ -61,6 +70,12 @@ class Crew:
         there = (place.replica for place in self._places)
         return sorted((each for each in there if each is not None), key=lambda each: each.number)
 
+    @property
+    def trouble(self) -> str:
+        """Why some of them are not there; empty where that is not known."""
+        errors = [place.error for place in self._staying if place.error is not None]
+        return str(errors[-1]) if errors else ""
+
     # For its places.
 
     async def have(self, place: Place) -> None:
@@ -76,8 +91,16 @@ class Crew:
         self._last_number += 1
         self.restarted += place.before > 0
         name = f"{plan.name}#{self._last_number}"
-        replica = Replica(name, self._last_number, place.before, self._lifeline, self._slots)
-        replica.config = plan.config
+        replica = Replica(
+            name,
+            self._last_number,
+            place.before,
+            self._lifeline,
+            self._slots,
+            environment=plan.environment,
+            peers=self._peers,
+        )
+        replica.config, replica.version = plan.config, plan.version
         place.replica = replica
         try:
             await replica.run(start, partial(self._put_to_use, place, replica))
@@ -89,20 +112,21 @@ class Crew:
         """It can serve."""
         while replica.config is not self._plan.config:  # it was changed meanwhile
             await self._tell(replica, self._plan.config)
-        watch = Watch(
-            replica,
-            period=self._plan.health_check_period_s,
-            timeout=self._plan.health_check_timeout_s,
-            request_timeout_s=self._plan.request_timeout_s,
-        )
-        tasks.start_soon(watch.check_health)
-        tasks.start_soon(watch.look_for_stuck)
+        place.watch = Watch(replica, tasks)
+        self._begin_to_watch(place.watch)
         replica.serve(self._plan.max_ongoing_requests)
         self._slots.add(replica)
         place.is_ready = True
         self.note(place)
         if self._is_open:
             self._slots.serve()
+
+    def _begin_to_watch(self, watch: Watch) -> None:
+        watch.begin(
+            period=self._plan.health_check_period_s,
+            timeout=self._plan.health_check_timeout_s,
+            request_timeout_s=self._plan.request_timeout_s,
+        )
 
     async def _tell(self, replica: Replica, config: Config) -> None:
         """Hand a `user_config` to one that has another one.
@@ -174,6 +198,37 @@ class Crew:
         self.check()
         for place in self._staying:
             await self._replace(place)
+
+    async def roll(self, plan: Plan) -> None:
+        """Replace one after the other by one of another plan.
+
+        Raises:
+            ConfigError: It can't be sent.
+            ReplicaUnavailableError: One can't be started. Then all are of the old plan again.
+        """
+        self.check()
+        plan.start()  # raises where it can't be sent
+        old, self._plan = self._plan, plan
+        try:
+            await self._until_gone_back()  # from one that was cancelled: it need not end its work
+            await self._bring_up_to_date()
+        except BaseException as error:
+            self._begin_to_go_back(old)
+            if isinstance(error, Exception):
+                await self._until_gone_back()
+            raise
+
+    async def _bring_up_to_date(self) -> None:
+        for place in self._staying:
+            if place.replica is None or place.replica.version != self._plan.version:
+                await self._replace(place)
+
+    def adopt(self, plan: Plan) -> None:
+        """Look after them in another way, from now on."""
+        self._plan = plan
+        for place in self._places:
+            if place.watch is not None:
+                self._begin_to_watch(place.watch)
 
     async def configure(self, config: Config) -> None:
         """Hand a new `user_config` to all of them.
@@ -324,19 +379,37 @@ class Crew:
             await self._changed.wait()
 
     async def _go_back(self) -> None:
-        """Hand the old `user_config` to those that have, or may have, another one."""
-        config = self._plan.config
+        """Let all be of the plan that there is again."""
+        plan = self._plan
         try:
-            for replica in self._serving:
-                if replica.config is config:
-                    continue
+            await self._replace_newer(plan)
+            await self._take_configs_back(plan)
+        finally:
+            self._is_going_back = False
+            self._wake()
+
+    async def _replace_newer(self, plan: Plan) -> None:
+        """Replace those that are of a plan that failed, unless there is yet another one."""
+        for place in self._staying:
+            replica = place.replica
+            if self._plan.version != plan.version:
+                return
+            if replica is None or replica.version == plan.version:
+                continue
+            try:
+                await self._replace(place)
+            except LoadShedError as error:
+                _logger.warning("%s stays, though its version failed. %s", replica.name, error)
+
+    async def _take_configs_back(self, plan: Plan) -> None:
+        """Hand the old `user_config` to those that have, or may have, another one."""
+        config = plan.config
+        for replica in self._serving:
+            if self._plan.config is config and replica.config is not config:
                 failure = await self._take_back(replica, config)
                 if failure is not None:  # nobody knows what it has now
                     replica.stop(failure)
                     self._spawn(replica.retire, anyio.current_time() + self._plan.grace)
-        finally:
-            self._is_going_back = False
-            self._wake()
 
     async def _take_back(self, replica: Replica, config: Config) -> str | None:
         """Hand a replica the old `user_config`; why it can't have that, if it can't."""

@@ -1,13 +1,16 @@
 """Place: keeps one replica alive."""
 
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from loadshed._errors import ConfigError, LoadShedError, ReplicaError, ReplicaUnavailableError
 from loadshed._policy.restarts import PROVEN_AFTER, Restarts
 from loadshed._pool.replica import Replica
+
+if TYPE_CHECKING:
+    from loadshed._pool.watch import Watch
 
 _logger = logging.getLogger("loadshed")
 
@@ -39,6 +42,7 @@ class Place:
 
     Attributes:
         replica: The one that is here, if any.
+        watch: Looks after the one that serves.
         before: How many were here before.
         is_ready: Whether a replica has been ready here.
         is_gone: Whether there is none, and won't be.
@@ -51,6 +55,7 @@ class Place:
         self._pause = anyio.CancelScope()
         self.before = before
         self.replica: Replica | None = None
+        self.watch: Watch | None = None
         self.is_ready = False
         self.is_gone = False
         self.error: LoadShedError | None = None
@@ -74,7 +79,7 @@ class Place:
             await self._owner.have(self)
         except (ReplicaError, ConfigError, OSError) as error:
             failure = error
-        replica, self.replica = self.replica, None
+        replica, self.replica, self.watch = self.replica, None, None
         if not self._retired:
             self.error = _why(failure, replica)
         self._owner.note(self)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from loadshed._pool.environment import HERE, Environment
 from loadshed._pool.target import pickled
 from loadshed._replica import main_module
 
@@ -27,6 +28,8 @@ class Plan:
         health_check_period_s: Seconds between two health checks; None is never.
         health_check_timeout_s: Seconds that one may take; None is for ever.
         grace: Seconds that one has to finish what it works on; `math.inf` is for ever.
+        environment: What their processes find.
+        version: Which of the plans this is that replicas are not to be mixed of.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Plan:
     health_check_period_s: float | None
     health_check_timeout_s: float | None
     grace: float
+    environment: Environment = HERE
+    version: int = 0
 
     def start(self) -> tuple[Any, ...]:
         """What a replica is told first.
@@ -47,4 +52,5 @@ class Plan:
             ConfigError: A setting can't be sent.
         """
         what = pickled(self.target, self.init_args, self.init_kwargs, self.config)
-        return sys.path, sys.argv, main_module.where(), logging.getLogger().level, what
+        path = [*self.environment.paths, *sys.path]
+        return path, sys.argv, main_module.where(), logging.getLogger().level, what

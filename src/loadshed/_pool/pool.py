@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -13,9 +13,12 @@ import anyio
 from loadshed._errors import ReplicaUnavailableError, RequestTimeoutError
 from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.settings import positive_seconds, seconds, whole_number
-from loadshed._policy.wire import Kind
+from loadshed._policy.wire import Frame, Kind
 from loadshed._pool.application import PoolApplication
 from loadshed._pool.block import Block
+from loadshed._pool.call import Call
+from loadshed._pool.environment import Environment
+from loadshed._pool.outward import Peers
 from loadshed._pool.plan import Plan
 from loadshed._pool.slots import Slots
 from loadshed._pool.statistics import PoolStatistics
@@ -112,11 +115,13 @@ class ReplicaPool:
         self._max_queued = _queue_bound(max_queued_requests)
         self._limiter = ConcurrencyLimiter(1, 0, max_wait=max_wait, name=self.name)
         self._limiter._resize(0, self._queue_bound)
+        self._peers: Peers = {}
         self._slots = Slots(self._limiter)
         self._slots.refuse(self._closed)
         self._application = PoolApplication(
             self._unless_running, self._slots, self._plan.request_timeout_s
         )
+        self._last_version = 0
         self._restarted = 0  # in former blocks
         self._block: Block | None = None
 
@@ -161,7 +166,7 @@ class ReplicaPool:
             )
         if self._block is not None:
             raise RuntimeError("The pool is running already.")
-        self._block = block = Block(self._slots, self._plan, self._closed)
+        self._block = block = Block(self._slots, self._plan, self._closed, self._peers)
         try:
             await block.enter(self._num_replicas)
         except BaseException:
@@ -255,14 +260,17 @@ class ReplicaPool:
         return self._stream(name, args, kwargs)
 
     async def _call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (await self._outcome((name, args, kwargs))).result()
+
+    async def _outcome(self, value: object) -> Call:
         timeout = self._plan.request_timeout_s
         if timeout is None:
-            return await self._answer((name, args, kwargs))
+            return await self._answer(value)
         with anyio.move_on_after(timeout):
-            return await self._answer((name, args, kwargs))
+            return await self._answer(value)
         raise RequestTimeoutError(timeout)
 
-    async def _answer(self, value: object) -> Any:
+    async def _answer(self, value: object) -> Call:
         slots = self._slots
         await slots.enter()
         while True:
@@ -273,11 +281,20 @@ class ReplicaPool:
                 slots.abandon(call)
                 raise
             if not call.is_unsent:
-                return call.result()
+                return call
 
     async def _stream(
         self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
+        async with aclosing(self._frames((name, args, kwargs))) as frames:
+            async for call, frame in frames:
+                if frame.kind == Kind.ITEM:
+                    yield call.consumed(frame)
+                else:
+                    call.result()
+
+    async def _frames(self, value: object) -> AsyncGenerator[tuple[Call, Frame], None]:
+        """The frames of a generator's items, and then the last one."""
         slots = self._slots
         time = TimeLimit(self._plan.request_timeout_s)
         with time:
@@ -285,19 +302,19 @@ class ReplicaPool:
         is_sent = False
         while not is_sent:
             with time:
-                call = await slots.begin(Kind.STREAM, (name, args, kwargs))
+                call = await slots.begin(Kind.STREAM, value)
             try:
                 while True:
                     with time:  # and not while the consumer has the item
                         frame = await call.item()
                     if frame is None:
                         break
-                    yield call.consumed(frame)
+                    yield call, frame
             except BaseException:
                 slots.abandon(call)
                 raise
             is_sent = not call.is_unsent
-        call.result()
+        yield call, call.end()
 
     # What can be changed.
 
@@ -367,6 +384,57 @@ class ReplicaPool:
         block = self._running
         async with block.lock:
             await block.crew.restart()
+
+    # For `loadshed.serve`.
+
+    def _within(self, environment: Environment, peers: Peers) -> None:
+        """Let replicas find this, and call these: before they are started."""
+        self._plan = replace(self._plan, environment=environment)
+        self._peers = peers
+
+    async def _roll(self, **changes: Any) -> None:
+        """Replace all replicas, one after the other, by some that are made in another way.
+
+        Args:
+            changes: Of the `Plan`.
+
+        Raises:
+            ConfigError: A setting can't be sent.
+            ReplicaUnavailableError: One can't be started. Then all are as they were before; or the
+                pool is not running.
+        """
+        block = self._running
+        async with block.lock:
+            self._last_version += 1
+            plan = replace(self._plan, version=self._last_version, **changes)
+            await block.crew.roll(plan)
+            self._plan = plan
+
+    async def _look_after(self, *, max_wait: float | None, **changes: Any) -> None:
+        """Change settings that no replica has to be told of.
+
+        Args:
+            max_wait: As in the constructor.
+            changes: Of the `Plan`: how long requests and health checks may take, and the grace.
+
+        Raises:
+            ReplicaUnavailableError: The pool is not running.
+        """
+        block = self._running
+        async with block.lock:
+            self._plan = replace(self._plan, **changes)
+            self._limiter.max_wait = max_wait
+            self._application.request_timeout_s = self._plan.request_timeout_s
+            block.look_after(self._plan)
+
+    @property
+    def _trouble(self) -> str:
+        """Why there are fewer replicas than there should be, as far as that is known."""
+        return "" if self._block is None else self._block.crew.trouble
+
+    def _latency(self, part: float) -> float | None:
+        """Seconds that this part of the requests did not take longer than lately, in a replica."""
+        return self._slots.latency(part)
 
     @property
     def _running(self) -> Block:

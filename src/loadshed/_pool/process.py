@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 
 import loadshed
+from loadshed._pool.environment import Environment
 
 SOURCE = str(Path(loadshed.__file__).parent.parent)
 CODE = """import sys
@@ -30,6 +31,7 @@ class Process:
     Args:
         connection: The child's end of the pair.
         lifeline: The end for reading of a pipe that breaks when this process ends.
+        environment: What it finds.
 
     Attributes:
         pid: Its process id.
@@ -37,7 +39,7 @@ class Process:
         errors: A pipe with what it prints to standard error.
     """
 
-    def __init__(self, connection: socket.socket, lifeline: int) -> None:
+    def __init__(self, connection: socket.socket, lifeline: int, environment: Environment) -> None:
         # -P: it imports what the pool's process would, and not what lies in the working directory.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         child, life = connection.fileno(), lifeline
@@ -47,6 +49,8 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(child, life),
+            env=os.environ | environment.variables,
+            cwd=environment.directory,
             process_group=0,
         )
         self.pid = self._popen.pid

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import anyio
@@ -11,10 +12,12 @@ from loadshed._clock import Clock
 from loadshed._errors import ConfigError, ReplicaDiedError, ReplicaError, ReplicaUnavailableError
 from loadshed._failure import not_picklable
 from loadshed._policy.routing import Latency
-from loadshed._policy.wire import Buffer, Frame, Kind, WireError, encode, encode_value
+from loadshed._policy.wire import OUT, Buffer, Frame, Kind, WireError, encode, encode_value
 from loadshed._pool.call import Call
 from loadshed._pool.connection import Connection, pair
+from loadshed._pool.environment import HERE, Environment
 from loadshed._pool.output import Relay, log
+from loadshed._pool.outward import Outward, Peers
 from loadshed._pool.process import Process
 from loadshed._pool.statistics import ReplicaState, ReplicaStatistics
 
@@ -38,6 +41,9 @@ class Listener(Protocol):
     def changed(self) -> None:
         """It takes more requests than before, or fewer."""
 
+    def answered(self, seconds: float, now: float) -> None:
+        """A request took so long."""
+
 
 class Replica:
     """A process that serves calls: started, watched, and ended.
@@ -48,6 +54,8 @@ class Replica:
         restarts: How many were in its place before.
         lifeline: A pipe that breaks when this process ends.
         listener: Who is told of its slots.
+        environment: What its process finds.
+        peers: The pools that it may call.
 
     Attributes:
         state: Where it stands.
@@ -58,11 +66,21 @@ class Replica:
         failed: How many raised, or were lost when it died.
         has_answered: Whether it has come to the end of a request.
         config: The `user_config` that it has, or nothing; None where that is not known.
+        is_foreign: Whether its code is none of this process's.
+        version: That of the plan that it was made by.
         ended: Set when it has ended.
     """
 
     def __init__(
-        self, name: str, number: int, restarts: int, lifeline: int, listener: Listener
+        self,
+        name: str,
+        number: int,
+        restarts: int,
+        lifeline: int,
+        listener: Listener,
+        *,
+        environment: Environment = HERE,
+        peers: Peers = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.number = number
@@ -74,8 +92,12 @@ class Replica:
         self.served = self.failed = 0
         self.has_answered = False
         self.config: tuple[Any, ...] | None = ()
+        self.version = 0
+        self.is_foreign = environment.is_foreign
         self.ended = anyio.Event()
         self._listener = listener
+        self._peers = peers
+        self._outward: Outward | None = None
         self._clock = Clock()
         self._calls: dict[int, Call] = {}
         self._last_call = 0
@@ -87,7 +109,7 @@ class Replica:
         with theirs:
             self._connection = Connection(ours)
             try:
-                self._process = Process(theirs, lifeline)
+                self._process = Process(theirs, lifeline, environment)
             except BaseException:
                 self._connection.close()
                 raise
@@ -184,6 +206,9 @@ class Replica:
         if frame.kind == Kind.LOG:
             log(frame, self.name)
             return
+        if frame.kind in OUT and self._outward is not None:
+            self._outward.handle(frame)
+            return
         call = self._calls.get(frame.call)
         if call is None:
             raise WireError(f"an answer to what was not asked, or was answered: {frame}")
@@ -198,7 +223,9 @@ class Replica:
                 self.failed += 1
             self.has_answered = True
             now = self._clock.now()
-            self.latency.observe(now - call.sent_at, now)
+            took = now - call.sent_at
+            self.latency.observe(took, now)
+            self._listener.answered(took, now)
             self._free()
         call.answer(frame)
 
@@ -224,7 +251,13 @@ class Replica:
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                for task in (self._read, self._await_death, self._connection.write):
+                self._outward = Outward(self._peers, self.send, tasks)
+                for task in (
+                    self._read,
+                    self._await_death,
+                    self._connection.write,
+                    self._outward.run,
+                ):
                     tasks.start_soon(task)
                 for relay in self._relays:
                     tasks.start_soon(relay.run)

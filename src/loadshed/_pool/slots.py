@@ -7,6 +7,7 @@ from collections.abc import Callable
 from loadshed._clock import Clock
 from loadshed._errors import ReplicaUnavailableError
 from loadshed._limiter import ConcurrencyLimiter
+from loadshed._policy.latencies import Latencies
 from loadshed._policy.routing import choose
 from loadshed._pool.call import Call
 from loadshed._pool.replica import Replica
@@ -34,11 +35,13 @@ class Slots:
 
     Attributes:
         replicas: Those that serve, or still work on something.
+        latencies: How long requests took lately.
     """
 
     def __init__(self, limiter: ConcurrencyLimiter) -> None:
         self.limiter = limiter
         self.replicas: list[Replica] = []
+        self.latencies = Latencies()
         self._refusal: Refusal | None = None  # for those who come
         self._despair: Refusal | None = None  # for those who have a permit, too
         self._emptied: Sleeper | None = None
@@ -120,6 +123,14 @@ class Slots:
         self.release()
         if self._waiting:
             self._wake()
+
+    def answered(self, seconds: float, now: float) -> None:
+        """A request took so long."""
+        self.latencies.observe(seconds, now)
+
+    def latency(self, part: float) -> float | None:
+        """Seconds that this part of the requests did not exceed lately; None if none came."""
+        return self.latencies.quantile(part, self._clock.now())
 
     def release(self) -> None:
         """A permit comes back."""

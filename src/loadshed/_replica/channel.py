@@ -4,7 +4,16 @@ import socket
 from threading import Lock
 
 from loadshed._failure import not_picklable, pack
-from loadshed._policy.wire import Buffer, Decoder, Frame, Kind, WireError, encode, encode_value
+from loadshed._policy.wire import (
+    MOST_PARTS,
+    Buffer,
+    Decoder,
+    Frame,
+    Kind,
+    WireError,
+    encode,
+    encode_value,
+)
 
 
 class Channel:
@@ -48,7 +57,7 @@ class Channel:
     def _send_all(self, parts: list[Buffer]) -> None:
         views = [memoryview(part) for part in parts if part]
         while views:
-            count = self.socket.sendmsg(views)
+            count = self.socket.sendmsg(views[:MOST_PARTS])
             while views and count >= len(views[0]):
                 count -= len(views.pop(0))
             if views:

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from loadshed._policy.wire import Frame
+from loadshed._replica import outward
 from loadshed._replica.channel import Channel, answer, failure
 from loadshed._replica.logs import forward
 from loadshed._replica.main_module import importing, stand_in
@@ -77,13 +78,8 @@ def _make(channel: Channel, start: Frame) -> tuple[Target, tuple[Any, ...]]:
 
 async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call: int) -> None:
     loop = asyncio.get_running_loop()
-    try:
-        server = Server(channel, target)
-        await server.begin(config)
-    except BaseException as error:  # noqa: BLE001
-        channel.send(failure(call, error))
-        return
-    channel.send(answer(call, None))
+    server = Server(channel, target)
+    outward.current = server.outward
 
     def read() -> None:
         frames = channel.receive()
@@ -103,7 +99,19 @@ async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call
     look_for_parent()
     loop.add_reader(channel.socket, read)
     try:
-        await server.stopped.wait()
+        await _begin(server, config, channel, call)
     finally:
         loop.remove_reader(channel.socket)
+
+
+async def _begin(server: Server, config: tuple[Any, ...], channel: Channel, call: int) -> None:
+    try:
+        await server.begin(config)
+    except BaseException as error:  # noqa: BLE001
+        channel.send(failure(call, error))
+        return
+    channel.send(answer(call, None))
+    try:
+        await server.stopped.wait()
+    finally:
         await server.end()

@@ -11,6 +11,7 @@ from loadshed._failure import not_picklable
 from loadshed._policy.wire import Buffer, Frame, Kind
 from loadshed._replica.application import Lifespan, Request
 from loadshed._replica.channel import Channel, answer, failure
+from loadshed._replica.outward import Outward
 from loadshed._replica.streams import AsyncStream, ThreadStream
 from loadshed._replica.target import Method, Target
 from loadshed._replica.threads import Finish, Threads
@@ -40,7 +41,7 @@ class Server:
 
     Attributes:
         stopped: Set when the pool has said that it wants nothing more.
-        is_application: Whether the target is an ASGI application.
+        outward: Makes calls of other pools.
     """
 
     def __init__(self, channel: Channel, target: Target) -> None:
@@ -52,8 +53,8 @@ class Server:
         self._streams: dict[int, AsyncStream | ThreadStream] = {}
         self._callers: dict[int, Caller] = {}
         self.stopped = asyncio.Event()
-        self.is_application = target.is_application
-        self._lifespan = Lifespan(target.object)
+        self.outward = Outward(channel)
+        self._lifespan = Lifespan(target.application)
         self._configuring = asyncio.Lock()
         self._handlers: dict[int, Callable[[Frame], None]] = {
             Kind.CALL: self._call,
@@ -65,6 +66,9 @@ class Server:
             Kind.CHECK: self._check,
             Kind.RECONFIGURE: self._reconfigure,
             Kind.STOP: self._stop,
+            Kind.IN_RESULT: self.outward.handle,
+            Kind.IN_ERROR: self.outward.handle,
+            Kind.IN_ITEM: self.outward.handle,
         }
 
     async def begin(self, config: tuple[Any, ...]) -> None:
@@ -73,7 +77,7 @@ class Server:
             result = self._target.reconfiguring(*config).function(*config)
             if _is_awaitable(result):
                 await result
-        if self.is_application:
+        if self._target.application is not None:
             await self._lifespan.start()
 
     async def end(self) -> None:
@@ -219,14 +223,14 @@ class Server:
             self._check_application()
             scope = frame.value()
             scope["state"] = self._lifespan.state.copy()
-            await self._target.object(scope, request.receive, request.send)
+            await self._target.application(scope, request.receive, request.send)
             parts = answer(request.call, None)
         except BaseException as error:  # noqa: BLE001
             parts = failure(request.call, error)
         self._end_task(request.call, parts)
 
     def _check_application(self) -> None:
-        if not self.is_application:
+        if self._target.application is None:
             raise TypeError("The target is no ASGI application: (scope, receive, send).")
 
     def _end_task(self, call: int, parts: list[Buffer]) -> None:
@@ -278,33 +282,11 @@ class Server:
             if method.is_async:
                 result = method.function(config)
             else:
-                result = await self._in_one_thread(partial(method.function, config))
+                result = await self._threads.call(
+                    partial(method.function, config), unless=self.stopped.is_set
+                )
             if _is_awaitable(result):
                 await result
-
-    async def _in_one_thread(self, function: Callable[[], Any]) -> Any:
-        """What a function returns. Who is cancelled waits for it too, unless all is to end."""
-        returned = asyncio.Event()
-        result, failure = None, None
-
-        def work() -> Finish:
-            nonlocal result, failure
-            try:
-                result = function()
-            except BaseException as error:  # noqa: BLE001 - it is raised below
-                failure = error
-            return partial(self._loop.call_soon_threadsafe, returned.set)
-
-        self._threads.run(work)
-        try:
-            await returned.wait()
-        except asyncio.CancelledError:
-            if not self.stopped.is_set():
-                await returned.wait()
-            raise
-        if failure is not None:
-            raise failure
-        return result
 
     def _stop(self, frame: Frame) -> None:
         self.stopped.set()

@@ -22,6 +22,18 @@ class Method(NamedTuple):
     is_async: bool
 
 
+class Served:
+    """What a class makes that has more to say of what is to be served than the object itself.
+
+    Attributes:
+        object: What is called, and has the methods.
+        application: The ASGI application that requests go to.
+    """
+
+    object: Any
+    application: Any
+
+
 class Target:
     """A function, or the one object that is made of a class.
 
@@ -33,6 +45,7 @@ class Target:
     Attributes:
         name: What it is called in messages.
         object: What is called, and has the methods.
+        application: The ASGI application, if it is one: it takes (scope, receive, send).
     """
 
     def __init__(
@@ -51,6 +64,11 @@ class Target:
             )
         else:
             self.object = found
+        self.application: Any = None
+        if isinstance(self.object, Served):
+            self.object, self.application = self.object.object, self.object.application
+        elif is_application(self.object):
+            self.application = self.object
 
     def find(self, name: str | None) -> Method:
         """The method of this name; None is the object itself, called.
@@ -65,7 +83,7 @@ class Target:
             if not callable(function):
                 what = "The target" if name is None else f"Its {name}"
                 raise TypeError(f"{what} can't be called: {self.name} has no such function.")
-            method = self._methods[name] = Method(function, _is_async(function))
+            method = self._methods[name] = Method(function, is_async(function))
         return method
 
     def has(self, name: str) -> bool:
@@ -83,17 +101,6 @@ class Target:
             raise ConfigError("user_config", config, expected)
         return self.find("reconfigure")
 
-    @property
-    def is_application(self) -> bool:
-        """Whether it is an ASGI application: it takes (scope, receive, send)."""
-        if not callable(self.object):
-            return False
-        try:
-            parameters = list(inspect.signature(self.object).parameters)
-        except Exception:  # noqa: BLE001 - whatever its own code raises
-            return False
-        return parameters == ["scope", "receive", "send"]
-
 
 def imported(path: str) -> Any:
     """What "package.module:name" stands for; the name may have dots."""
@@ -104,7 +111,18 @@ def imported(path: str) -> Any:
     return found
 
 
-def _is_async(function: Any) -> bool:
+def is_application(value: object) -> bool:
+    """Whether it is an ASGI application: it takes (scope, receive, send)."""
+    if not callable(value):
+        return False
+    try:
+        parameters = list(inspect.signature(value).parameters)
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return False
+    return parameters == ["scope", "receive", "send"]
+
+
+def is_async(function: Any) -> bool:
     """Whether it has to be called in the event loop, as far as can be seen from here."""
     while isinstance(function, partial):
         function = function.func

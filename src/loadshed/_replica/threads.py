@@ -1,8 +1,11 @@
 """Threads: where functions run that are not async."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from threading import Semaphore, Thread
+from typing import Any
 
 Finish = Callable[[], object]
 
@@ -27,6 +30,40 @@ class Threads:
         if not self._idle.acquire(blocking=False):
             Thread(target=self._serve, daemon=True, name="loadshed call").start()
         self._work.put(work)
+
+    async def call(
+        self, function: Callable[[], Any], *, unless: Callable[[], bool] = lambda: False
+    ) -> Any:
+        """What a function returns that runs in a thread.
+
+        Who is cancelled waits for it too: what it works with is in use until then.
+
+        Args:
+            function: What to call.
+            unless: Whether all is to end, and who is cancelled does not wait.
+        """
+        loop = asyncio.get_running_loop()
+        returned = asyncio.Event()
+        result, failure = None, None
+
+        def work() -> Finish:
+            nonlocal result, failure
+            try:
+                result = function()
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                failure = error
+            return partial(loop.call_soon_threadsafe, returned.set)
+
+        self.run(work)
+        try:
+            await returned.wait()
+        except asyncio.CancelledError:
+            if not unless():
+                await returned.wait()
+            raise
+        if failure is not None:
+            raise failure
+        return result
 
     def _serve(self) -> None:
         while True:

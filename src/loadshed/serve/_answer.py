@@ -1,0 +1,93 @@
+"""Answer: what a deployment has returned, or raised, as an HTTP response."""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from loadshed._errors import (
+    BackPressureError,
+    LoadShedError,
+    ReplicaDiedError,
+    ReplicaUnavailableError,
+    RequestTimeoutError,
+)
+
+_logger = logging.getLogger("loadshed")
+
+
+def response_to(value: Any) -> Response:
+    """The response for what was returned. The content types are Ray Serve's.
+
+    Raises:
+        TypeError: No response can be made of it.
+    """
+    if isinstance(value, Response):
+        return value
+    if value is None or isinstance(value, bytes):
+        return Response(value, headers={"content-type": "text/plain"})
+    if isinstance(value, str):
+        return Response(value, headers={"content-type": "text/plain; charset=utf-8"})
+    if isinstance(value, AsyncIterator | Iterator):
+        return StreamingResponse(value, headers={"content-type": "text/plain"})
+    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    return Response(text, headers={"content-type": "application/json"})
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can be made of, for what it can't be made of as it is."""
+    if hasattr(value, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "tolist"):  # numpy and its like
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(
+        f"A response is a string, bytes, what JSON can be made of, a Response or a generator, and "
+        f"there was a value of type {type(value).__name__}."
+    )
+
+
+def response_to_error(error: Exception) -> Response:
+    """The response for what was raised."""
+    if isinstance(error, HTTPException):
+        return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
+    if isinstance(error, LoadShedError) and (status := status_of(error)) is not None:
+        return problem(status, error)
+    _logger.error("Exception in a deployment", exc_info=error)
+    return PlainTextResponse("Internal Server Error", 500)
+
+
+def problem(status: int, error: LoadShedError) -> Response:
+    """Problem details (RFC 9457), as `LoadShedMiddleware` answers."""
+    details = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": str(error).partition("\n")[0],
+    }
+    headers = {"content-type": "application/problem+json"}
+    if isinstance(error, BackPressureError):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    return Response(json.dumps(details), status, headers)
+
+
+def status_of(error: LoadShedError) -> int | None:
+    """What an error of a deployment that was called says to the client; None if nothing."""
+    if isinstance(error, BackPressureError | ReplicaUnavailableError):
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, ReplicaDiedError):
+        return HTTPStatus.BAD_GATEWAY
+    if isinstance(error, RequestTimeoutError):
+        return HTTPStatus.GATEWAY_TIMEOUT
+    return None

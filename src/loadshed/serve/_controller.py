@@ -1,0 +1,102 @@
+"""Controller: all applications of a server, on their way to their goals."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from loadshed.serve._front import Front
+from loadshed.serve._goal import Goal
+from loadshed.serve._running_application import RunningApplication
+
+
+class Controller:
+    """Starts, changes and ends applications.
+
+    Args:
+        tasks: Where they live.
+
+    Attributes:
+        front: Where requests come in.
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self.front = Front(lambda: self.is_well)
+        self._tasks = tasks
+        self._applications: dict[str, RunningApplication] = {}
+        self._has_changed = anyio.Event()
+        self._is_closing = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether all applications serve, or have served, and it is not about to end."""
+        return not self._is_closing and all(
+            each.is_serving or each.goal is None for each in self._applications.values()
+        )
+
+    @property
+    def grace(self) -> float | None:
+        """Seconds that requests have to be finished when all is to end; None is for ever."""
+        graces = [
+            settings.graceful_shutdown_timeout_s
+            for goal in self.goals.values()
+            for settings in goal.deployments.values()
+        ]
+        limited = [grace for grace in graces if grace is not None]
+        return max(limited, default=0) if len(limited) == len(graces) else None
+
+    @property
+    def goals(self) -> dict[str, Goal]:
+        """What there is to be, by name."""
+        return {
+            name: each.goal for name, each in self._applications.items() if each.goal is not None
+        }
+
+    def aim(self, goals: Iterable[Goal]) -> None:
+        """Have these goals. What is none of them goes; what has not changed goes on."""
+        wanted = {goal.name: goal for goal in goals}
+        for name, application in self._applications.items():
+            if name not in wanted and application.goal is not None:
+                application.aim(None)
+        for name, goal in wanted.items():
+            self._aim(name, goal)
+        self._note()
+
+    def _aim(self, name: str, goal: Goal) -> None:
+        application = self._applications.get(name)
+        if application is None or application.is_gone:
+            application = RunningApplication(name, self._tasks, self._note)
+            self._applications[name] = application
+            self._tasks.start_soon(application.live)
+        if goal != application.goal or application.status == "DEPLOY_FAILED":
+            application.aim(goal)
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What all of them are doing, as plain data, by name."""
+        return {name: each.report() for name, each in self._applications.items()}
+
+    async def settled(self) -> None:
+        """Wait until each is what it is to be, or won't come to be that."""
+        while not all(each.is_settled for each in self._applications.values()):
+            await self._has_changed.wait()
+
+    async def close(self) -> None:
+        """Let all of them go."""
+        self._is_closing = True
+        self.aim([])
+        while self._applications:
+            await self._has_changed.wait()
+
+    def _note(self) -> None:
+        """Something has changed: requests go where they are to go."""
+        for name in [name for name, each in self._applications.items() if each.is_gone]:
+            del self._applications[name]
+        routes = {}
+        for name, application in self._applications.items():
+            if (route := application.route) is not None:
+                prefix, entrance = route
+                routes[prefix] = name, entrance
+        self.front.route(routes)
+        self._has_changed.set()
+        self._has_changed = anyio.Event()

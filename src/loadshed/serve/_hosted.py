@@ -1,0 +1,131 @@
+"""What runs in the replicas of a deployment."""
+
+import inspect
+import traceback
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from loadshed._errors import ConfigError
+from loadshed._exchange import Receive, Scope, Send
+from loadshed._replica.target import Served, is_application, is_async
+from loadshed._replica.threads import Threads
+from loadshed.serve._answer import response_to, response_to_error
+from loadshed.serve._deployment import Application
+from loadshed.serve._graph import nodes, with_handles
+from loadshed.serve._handle import DeploymentHandle
+from loadshed.serve._ingress import application_of
+from loadshed.serve._settings import ONLY_RAY, did_you_mean
+from loadshed.serve._source import Source, load
+
+
+class Hosted(Served):
+    """One deployment of an application: what calls go to, and what answers HTTP requests.
+
+    Args:
+        source: Where the application comes from.
+        name: Which of its deployments this is.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        named = nodes(load(source))
+        if name not in named:
+            expected = f"the name of a deployment in the code{did_you_mean(name, named)}"
+            raise ConfigError("deployment", name, expected)
+        self.object = _made(named[name], named)
+        self.application = application_of(self.object)
+        if self.application is None and is_application(self.object):
+            self.application = self.object
+        if self.application is None and callable(self.object):
+            self.application = Answering(self.object)
+
+
+def _made(node: Application, named: dict[str, Application]) -> Any:
+    code = node.deployment.func_or_class
+    if not isinstance(code, type):
+        return code
+    args, kwargs = with_handles(node, named, DeploymentHandle)
+    return code(*args, **kwargs)
+
+
+class Answering:
+    """Answers each HTTP request with what a function returns.
+
+    Args:
+        function: What is called, with a Starlette `Request` unless it has no parameters.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._is_async = is_async(function)
+        self._takes_request = bool(inspect.signature(function).parameters)
+        self._threads = Threads()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it was accepted: 403
+        elif scope["type"] == "http":
+            response = await self._answer(Request(scope, receive))
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            if self._is_async:
+                value = self._call(request)
+            else:
+                value = await self._threads.call(lambda: self._call(request))
+            if inspect.isawaitable(value):
+                value = await value
+            return response_to(value)
+        except Exception as error:  # noqa: BLE001 - whatever the code raises
+            return response_to_error(error)
+
+    def _call(self, request: Request) -> Any:
+        return self._function(request) if self._takes_request else self._function()
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What the code says of itself, as plain data, or `{"error": ..., "traceback": ...}`.
+
+    It is called in a process of its own.
+    """
+    try:
+        named = nodes(load(source))
+        return {"deployments": [described(name, node) for name, node in named.items()]}
+    except BaseException as error:  # noqa: BLE001 - whatever the code raises, SystemExit too
+        said = traceback.format_exception_only(error)[-1].strip()
+        return {"error": said, "traceback": "".join(traceback.format_exception(error))}
+
+
+def described(name: str, node: Application) -> dict[str, Any]:
+    """What the code says of one of its deployments: the fields of `DescribedDeployment`.
+
+    Raises:
+        ConfigError: A setting is no plain data.
+    """
+    deployment = node.deployment
+    given = dict(deployment.given)
+    if (answers := given.get("backpressure_config")) is not None:
+        given["backpressure_config"] = {
+            "status_code": answers.status_code,
+            "retry_after_s": answers.retry_after_s,
+        }
+    for setting in ("user_config", *ONLY_RAY):
+        if setting in given and not _is_plain(given[setting]):
+            expected = "plain data: strings, numbers, lists and dicts of them"
+            raise ConfigError(f"{setting} of {name}", given[setting], expected)
+    return {
+        "name": name,
+        "given": given,
+        "reconfigurable": callable(getattr(deployment.func_or_class, "reconfigure", None)),
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in {str, int, float, bool}
