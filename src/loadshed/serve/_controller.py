@@ -76,9 +76,35 @@ class Controller:
         """What all of them are doing, as plain data, by name."""
         return {name: each.report() for name, each in self._applications.items()}
 
+    @property
+    def paths(self) -> set[str]:
+        """Where the code lies that they are made of, or are to be made of."""
+        return {
+            path
+            for application in self._applications.values()
+            for goal in (application.goal, application.reached)
+            if goal is not None
+            for path in goal.code.environment.paths
+        }
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether each is what it is to be, or won't come to be that."""
+        return all(each.is_settled for each in self._applications.values())
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is one that serves, or nothing that is to."""
+        applications = self._applications.values()
+        return not applications or any(each.is_serving for each in applications)
+
+    async def next_change(self) -> None:
+        """Wait until something has changed."""
+        await self._has_changed.wait()
+
     async def settled(self) -> None:
         """Wait until each is what it is to be, or won't come to be that."""
-        while not all(each.is_settled for each in self._applications.values()):
+        while not self.is_settled:
             await self._has_changed.wait()
 
     async def close(self) -> None:

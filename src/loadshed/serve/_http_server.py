@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +80,7 @@ class HTTPServer:
         Args:
             timeout: Seconds after which it ends anyway; None is never.
         """
-        patience = None if timeout is None else math.ceil(timeout)
+        patience = None if timeout is None else max(1, math.ceil(timeout))  # 0 would be an error
         self._server.config.timeout_graceful_shutdown = patience
         self._server.should_exit = True
 
@@ -91,9 +90,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are for the program."""
         yield
-
-
-def remove(path: str) -> None:
-    """Remove a socket's file."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

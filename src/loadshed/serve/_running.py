@@ -80,15 +80,20 @@ async def running(
             http = HTTPServer(controller.front, listener)
             tasks.start_soon(http.serve)
             server = Server(url_of(listener), controller)
+            failure: Exception | None = None  # raised below as it is, not wrapped
             try:
                 controller.aim([goal])
                 await controller.settled()
                 _check(controller, name)
                 yield server
+            except Exception as error:  # noqa: BLE001
+                failure = error
             finally:
                 with anyio.CancelScope(shield=True):
                     await _close(http, controller)
                 tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def run(

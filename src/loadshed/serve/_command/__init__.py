@@ -1,0 +1,1 @@
+"""The commands of `loadshed` that serve deployments."""

@@ -1,0 +1,119 @@
+"""`loadshed run`."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from loadshed._errors import ConfigError
+from loadshed.serve._address import state_of
+from loadshed.serve._command.common import FAILED, address_option, mistakes, read_file, say
+from loadshed.serve._config.file import from_plain
+from loadshed.serve._config.schema import HTTPOptions, ServeConfig
+from loadshed.serve._main import Start, serve
+from loadshed.serve._service import resumed
+
+NUMBERS = ("num_replicas", "max_ongoing_requests", "max_queued_requests")
+
+
+@click.command()
+@click.argument("target", required=False, metavar="IMPORT_PATH | CONFIG.yaml")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--num-replicas", type=int, help="How many processes.")
+@click.option("--max-ongoing-requests", type=int, help="How many requests each works on.")
+@click.option("--max-queued-requests", type=int, help="How many requests wait, in all.")
+@click.option("--host", help="The address to listen at.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="The port; 0 for any that is free.  [default: 8000]")
+@click.option("--name", default="default", show_default=True, help="The application's name.")
+@click.option(
+    "--route-prefix", default="/", show_default=True, help="What the paths of requests begin with."
+)
+@click.option(
+    "--app-dir", default=".", show_default=True, help="Where to look for modules.", metavar="DIR"
+)
+@click.option("--reload", is_flag=True, help="Replace replicas when a file of the code changes.")
+@click.option("--resume", is_flag=True, help="Be again what the last server here was to be.")
+@address_option
+@mistakes()
+def run(
+    target: str | None,
+    arguments: Sequence[str],
+    *,
+    address: str,
+    app_dir: str,
+    reload: bool,
+    resume: bool,
+    host: str | None,
+    port: int | None,
+    name: str,
+    route_prefix: str,
+    **numbers: int | None,
+) -> None:
+    """Serve an application, or what a config file says.
+
+    IMPORT_PATH is where a bound deployment is found, "package.module:app", or a function that
+    returns one, called with KEY=VALUE, or any ASGI application, which then runs in replicas.
+
+    It serves until Ctrl-C, SIGTERM or `loadshed shutdown`; then what came is served.
+    """
+    tune = {setting: value for setting, value in numbers.items() if value is not None}
+    http = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    start: dict[str, Any] = {"app_dir": app_dir}
+    if resume:
+        _refuse("--resume", target, *arguments, *tune)
+        config, start["app_dir"], start["codes"] = resumed(state_of(address))
+    elif target is None:
+        raise click.UsageError("Say what to run: IMPORT_PATH or CONFIG.yaml, or --resume.")
+    elif _is_file(target):
+        _refuse("a config file", *arguments, *tune)
+        config = read_file(target).config
+    else:
+        config = _config_of(target, arguments, name, route_prefix)
+        start["tune"] = tune
+    options = HTTPOptions(**(config.http_options.model_dump(exclude_unset=True) | http))
+    config = config.model_copy(update={"http_options": options})
+    _log()
+    if not serve(Start(config=config, address=address, reload=reload, say=say, **start)):
+        sys.exit(FAILED)
+
+
+def _config_of(target: str, arguments: Sequence[str], name: str, route_prefix: str) -> ServeConfig:
+    application: dict[str, Any] = {
+        "name": name,
+        "route_prefix": route_prefix,
+        "import_path": target,
+    }
+    if arguments:
+        application["args"] = dict(map(_argument, arguments))
+    return from_plain({"applications": [application]}, source="the command line").config
+
+
+def _argument(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ConfigError("an argument", text, "KEY=VALUE")
+    return key, value
+
+
+def _is_file(target: str) -> bool:
+    return target.endswith((".yaml", ".yml", ".json")) or os.path.isfile(target)
+
+
+def _refuse(what: str, *others: object) -> None:
+    """Raise where something else was given that can't go with it."""
+    given = [str(each) for each in others if each is not None]
+    if given:
+        raise click.UsageError(f"With {what} there can't be {given[0].replace('_', '-')!r}.")
+
+
+def _log() -> None:
+    """Show what the server and its replicas log."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    for noisy in ("uvicorn.error", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,181 @@
+"""The server of `loadshed run`, from its start to its end."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from loadshed._errors import LoadShedError
+from loadshed.serve._address import claimed, state_of
+from loadshed.serve._config.file import ConfigFileError
+from loadshed.serve._config.schema import ServeConfig
+from loadshed.serve._control import control_application
+from loadshed.serve._controller import Controller
+from loadshed.serve._goal import Code
+from loadshed.serve._http_server import HTTPServer, listen, url_of
+from loadshed.serve._service import Service
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks at what nobody tells of: how replicas come up, files that change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a server is started with.
+
+    Attributes:
+        config: What it is to be.
+        address: The socket where it is told what to do.
+        app_dir: Where modules are looked for that no `runtime_env` has.
+        codes: What its applications are made of, where that is settled already.
+        reload: Whether replicas are replaced when a file of the code changes.
+        tune: Settings for the deployment that gets the requests of the only application.
+        say: Tells the user something.
+    """
+
+    config: ServeConfig
+    address: str
+    app_dir: str
+    codes: Mapping[str, Code] = field(default_factory=dict)
+    reload: bool = False
+    tune: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None]
+
+
+def serve(start: Start) -> bool:
+    """Serve until Ctrl-C, SIGTERM or `loadshed shutdown`; then what came is served.
+
+    Returns:
+        Whether it ever came to serve.
+
+    Raises:
+        ConfigError: Something can't be as it is to be, and nothing was begun.
+    """
+    http = start.config.http_options
+    with (
+        claimed(start.address) as control,
+        contextlib.closing(listen(http.host, http.port)) as listener,
+    ):
+        options = {"use_uvloop": find_spec("uvloop") is not None}
+        return anyio.run(_serve, start, control, listener, backend_options=options)
+
+
+async def _serve(start: Start, control: socket.socket, listener: socket.socket) -> bool:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with anyio.create_task_group() as tasks:
+            controller = Controller(tasks)
+            http_options = start.config.http_options
+            service = Service(controller, state_of(start.address), start.app_dir, http_options)
+            service.url = url_of(listener)
+            front = HTTPServer(
+                controller.front,
+                listener,
+                root_path=http_options.root_path,
+                timeout_keep_alive=http_options.keep_alive_timeout_s,
+            )
+            told = HTTPServer(control_application(service), control)
+            for task in (front.serve, told.serve, service.tidy):
+                tasks.start_soon(task)
+            tasks.start_soon(_await_signal, signals, service)
+            failure: LoadShedError | None = None  # raised below as it is, not wrapped
+            came_to_serve = False
+            try:
+                came_to_serve = await _run(service, start)
+            except LoadShedError as error:
+                failure = error
+            finally:
+                with anyio.CancelScope(shield=True):
+                    front.stop(controller.grace)
+                    await front.ended.wait()
+                    await controller.close()
+                    told.stop(0)
+                    await told.ended.wait()
+                tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return came_to_serve
+
+
+async def _run(service: Service, start: Start) -> bool:
+    """Serve until it is to end; whether it ever came to serve."""
+    config = await service.preparation.tuned(start.config, start.tune)
+    await service.deploy(config, codes=start.codes)
+    came_to_serve = False
+
+    async def begin() -> None:
+        nonlocal came_to_serve
+        await tell_progress(service, start.say)
+        came_to_serve = service.controller.serves or start.reload
+        if not came_to_serve:
+            service.end()
+            return
+        if start.reload:
+            await watch_files(service, start.say)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(begin)
+        await service.ended()
+        tasks.cancel_scope.cancel()
+    if came_to_serve:
+        start.say("Serving what came, and then ending.")
+    return came_to_serve
+
+
+async def _await_signal(signals: AsyncIterator[signal.Signals], service: Service) -> None:
+    """End at the first signal; at the second one without waiting for anything."""
+    async for _ in signals:
+        if service.is_ending:
+            raise KeyboardInterrupt
+        service.end()
+
+
+async def tell_progress(service: Service, say: Callable[[str], None]) -> None:
+    """Say what the applications come to be, until each is what it is to be or can't be that."""
+    before: dict[str, str] = {}
+    while True:
+        report = service.controller.status()
+        for name, application in report.items():
+            line = summary(name, application, service.url)
+            if before.get(name) != line:
+                say(line)
+                before[name] = line
+        if service.controller.is_settled:
+            return
+        with anyio.move_on_after(LOOK_EVERY):
+            await service.controller.next_change()
+
+
+def summary(name: str, application: Mapping[str, Any], url: str) -> str:
+    """One line on an application, and why it is not what it is to be."""
+    status = application["status"]
+    counts = ", ".join(
+        f"{deployment} {each['replica_states'].get('RUNNING', 0)}/{each['target_num_replicas']}"
+        for deployment, each in application["deployments"].items()
+    )
+    line = f"{name}: {status}" + (f" ({counts})" if counts else "")
+    if status == "RUNNING" and application["route_prefix"] is not None:
+        line += f" at {url}{application['route_prefix']}"
+    return "\n".join(filter(None, [line, application["message"]]))
+
+
+async def watch_files(service: Service, say: Callable[[str], None]) -> None:
+    """Replace replicas whenever a file of the code changes: a task."""
+    before = await anyio.to_thread.run_sync(service.newest)
+    while True:
+        await anyio.sleep(LOOK_EVERY)
+        now = await anyio.to_thread.run_sync(service.newest)
+        if now == before:
+            continue
+        before = now
+        try:
+            await service.redeploy()
+        except ConfigFileError as error:
+            say(f"{error}\nWhat was there before goes on.")
+        else:
+            await tell_progress(service, say)

@@ -1,0 +1,188 @@
+"""Service: the server of `loadshed run`: what it is told, and what it does about it."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from loadshed._errors import ConfigError
+from loadshed._pool.environment import Environment
+from loadshed.serve._address import load, save
+from loadshed.serve._config.file import Mistake, from_plain
+from loadshed.serve._config.schema import HTTPOptions, ServeConfig
+from loadshed.serve._config.write import to_plain
+from loadshed.serve._controller import Controller
+from loadshed.serve._goal import Code
+from loadshed.serve._prepare import Preparation
+from loadshed.serve._source import Source
+from loadshed.serve._store import CodeStore, files_of
+
+FIXED = ("host", "port", "root_path", "keep_alive_timeout_s")
+"""The settings of the HTTP server that can't be changed while it runs."""
+
+
+class Service:
+    """Takes configs, saves them, and has them reached.
+
+    Args:
+        controller: Brings applications to their goals.
+        state: The directory of what outlives this process.
+        app_dir: Where modules are looked for that no `runtime_env` has.
+        http_options: Those of the HTTP server.
+
+    Attributes:
+        controller: The same.
+        preparation: Makes goals of configs.
+        config: What it is to be.
+        generation: How many configs there were.
+        url: Where it can be reached.
+    """
+
+    def __init__(
+        self, controller: Controller, state: Path, app_dir: str, http_options: HTTPOptions
+    ) -> None:
+        self.controller = controller
+        self.config = ServeConfig(applications=())
+        self.generation = 0
+        self.url = ""
+        self._http_options = http_options
+        self._app_dir = os.path.abspath(app_dir)
+        self._saved = state / "goal.json"
+        self._store = CodeStore(state / "code")
+        self.preparation = Preparation(self._store, app_dir)
+        self._lock = anyio.Lock()
+        self._ending = anyio.Event()
+
+    async def deploy(
+        self,
+        config: ServeConfig,
+        *,
+        restart: bool = False,
+        codes: Mapping[str, Code] | None = None,
+    ) -> list[Mistake]:
+        """Have a config from now on. It is reached in the background.
+
+        Args:
+            config: The config.
+            restart: Whether replicas are to be replaced though nothing has changed.
+            codes: What its applications are made of, where that is settled already.
+
+        Returns:
+            Warnings.
+
+        Raises:
+            ConfigFileError: Something is wrong with it; nothing has changed.
+        """
+        async with self._lock:
+            current = self.controller.goals
+            goals = await self.preparation.goals(
+                config, current, restart=restart, codes=codes or {}
+            )
+            saved = {
+                "config": to_plain(config),
+                "app_dir": self._app_dir,
+                "codes": {goal.name: _plain(goal.code) for goal in goals},
+            }
+            await anyio.to_thread.run_sync(save, self._saved, saved)
+            self.config = config
+            self.generation += 1
+            self.controller.aim(goals)
+            return _fixed(self._http_options, config.http_options)
+
+    async def redeploy(self) -> None:
+        """Have the same config once more: the code may have changed.
+
+        Raises:
+            ConfigFileError: The code can't be imported; nothing has changed.
+        """
+        await self.deploy(self.config, restart=True)
+
+    async def tidy(self) -> None:
+        """Remove the copies of code that nothing is made of any more: a task."""
+        while True:
+            await self.controller.settled()
+            async with self._lock:
+                self._store.keep(self.controller.paths)
+            await self.controller.next_change()
+
+    def status(self) -> dict[str, Any]:
+        """What it is doing, as plain data; the keys are Ray Serve's where that has them."""
+        return {
+            "pid": os.getpid(),
+            "url": self.url,
+            "generation": self.generation,
+            "proxies": {self.url: "HEALTHY" if self.controller.is_well else "STARTING"},
+            "applications": self.controller.status(),
+        }
+
+    def newest(self) -> float:
+        """When a Python file of the code was changed last, in seconds since 1970."""
+        directories = [self._app_dir]
+        for application in self.config.applications:
+            env = application.runtime_env
+            directories += filter(None, [env.working_dir, *env.py_modules])
+        files = [path for each in directories for path in files_of(Path(each), ".py")]
+        return max((path.stat().st_mtime for path in files), default=0.0)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is to end."""
+        return self._ending.is_set()
+
+    def end(self) -> None:
+        """End, when what came is served."""
+        self._ending.set()
+
+    async def ended(self) -> None:
+        """Wait until it is to end."""
+        await self._ending.wait()
+
+
+def resumed(state: Path) -> tuple[ServeConfig, str, dict[str, Code]]:
+    """What the last server was to be: its config, where modules are, what it is made of.
+
+    Raises:
+        ConfigError: There is nothing, or it can't be read.
+    """
+    path = state / "goal.json"
+    saved = load(path)
+    if saved is None:
+        raise ConfigError("resume", str(path), "the goal of a server that ran at this address")
+    try:
+        codes = {name: _code(plain) for name, plain in saved["codes"].items()}
+        return from_plain(saved["config"], source=str(path)).config, saved["app_dir"], codes
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError("resume", str(path), f"what a server has saved ({error!r})") from None
+
+
+def _code(plain: dict[str, Any]) -> Code:
+    source, environment = plain["source"], plain["environment"]
+    environment["paths"] = tuple(environment["paths"])
+    return Code(
+        source=Source(**source), environment=Environment(**environment), version=plain["version"]
+    )
+
+
+def _plain(code: Code) -> dict[str, Any]:
+    source, environment = code.source, code.environment
+    return {
+        "source": {"import_path": source.import_path, "args": dict(source.args)},
+        "environment": dataclasses.asdict(environment),
+        "version": code.version,
+    }
+
+
+def _fixed(old: HTTPOptions, new: HTTPOptions) -> list[Mistake]:
+    """What in a new config has no effect before the next start."""
+    return [
+        Mistake(
+            where=f"http_options.{name}",
+            message=f"is {getattr(old, name)!r} as long as this server runs.",
+        )
+        for name in FIXED
+        if getattr(old, name) != getattr(new, name)
+    ]
