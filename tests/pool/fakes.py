@@ -43,6 +43,7 @@ class Fake:
     def __init__(self, slots: Any, most: float) -> None:
         self.slots = slots
         self.name = "fake#1"
+        self.is_foreign = False
         self.state = ReplicaState.RUNNING
         self.latency = Latency()
         self.ongoing = 0

@@ -52,6 +52,7 @@ class Answering:
     name = "replica#1"
 
     def __init__(self) -> None:
+        self.is_foreign = False
         self.sent: list[Any] = []
 
     def send(self, parts: Any) -> None:

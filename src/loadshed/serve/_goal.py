@@ -68,10 +68,11 @@ def merged(
             `user_config` to one that can't have any.
     """
     names = [each.name for each in described.deployments]
-    for name in overrides:
+    for index, name in enumerate(overrides):
         if name not in names:
-            expected = f"the name of a deployment in the code: {', '.join(names)}"
-            raise ConfigError("deployments", name, expected + did_you_mean(name, names))
+            expected = f"the name of a deployment in the code, {' or '.join(map(repr, names))}"
+            setting = f"deployments[{index}].name"
+            raise ConfigError(setting, name, expected + did_you_mean(name, names))
     found = {}
     for each in described.deployments:
         given = [each.given, overrides.get(each.name, {})]
@@ -80,7 +81,12 @@ def merged(
         found[each.name] = merge = settings(*given)
         if merge.user_config is not None and not each.reconfigurable:
             expected = f"left out: {each.name} has no method `reconfigure`"
-            raise ConfigError("user_config", merge.user_config, expected)
+            at = (
+                f"deployments[{list(overrides).index(each.name)}]."
+                if each.name in overrides
+                else ""
+            )
+            raise ConfigError(f"{at}user_config", merge.user_config, expected)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -31,7 +30,7 @@ def deploy(file: str, *, no_wait: bool, restart: bool, address: str) -> None:
     """
     found = read_file(file)
     control = Control(address)
-    answer = _deploy(control, file, found, restart=restart)
+    answer = _deploy(control, found, restart=restart)
     for warning in answer["warnings"]:
         say(f"warning: {file}: {warning['where']} {warning['message']}")
     if no_wait:
@@ -40,11 +39,11 @@ def deploy(file: str, *, no_wait: bool, restart: bool, address: str) -> None:
         sys.exit(FAILED)
 
 
-def _deploy(control: Control, file: str, found: ConfigFile, *, restart: bool) -> dict[str, Any]:
+def _deploy(control: Control, found: ConfigFile, *, restart: bool) -> dict[str, Any]:
     try:
         return control.deploy(to_plain(found.config), restart=restart)
     except ConfigFileError as error:  # the server knows more: whether the code can be imported
-        raise ConfigFileError(replace(each, source=file) for each in error.mistakes) from None
+        raise ConfigFileError(found.located(error.mistakes)) from None
 
 
 def _wait(control: Control, generation: int) -> bool:

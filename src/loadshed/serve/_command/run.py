@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
 
 from loadshed._errors import ConfigError
 from loadshed.serve._address import state_of
@@ -83,13 +81,12 @@ def run(
 
 
 def _config_of(target: str, arguments: Sequence[str], name: str, route_prefix: str) -> ServeConfig:
-    application: dict[str, Any] = {
+    application = {
         "name": name,
         "route_prefix": route_prefix,
         "import_path": target,
+        "args": dict(map(_argument, arguments)),
     }
-    if arguments:
-        application["args"] = dict(map(_argument, arguments))
     return from_plain({"applications": [application]}, source="the command line").config
 
 
@@ -113,7 +110,6 @@ def _refuse(what: str, *others: object) -> None:
 
 def _log() -> None:
     """Show what the server and its replicas log."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("uvicorn.error", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,8 +1,9 @@
 """Reading a config file: all that is wrong in it at once, each with its line."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from loadshed.serve._config.schema import (
     ServeConfig,
     repeated,
 )
-from loadshed.serve._config.tree import Place, Tree, Wrong, shown
+from loadshed.serve._config.tree import Mark, Place, Tree, Wrong, shown
 from loadshed.serve._settings import did_you_mean
 
 LARGEST = 10_000_000
@@ -82,6 +83,17 @@ class ConfigFile:
 
     config: ServeConfig
     warnings: tuple[Mistake, ...] = ()
+    _source: str = field(default="", compare=False, repr=False)
+    _marks: Mapping[str, Mark] = field(default_factory=dict, compare=False, repr=False)
+
+    def located(self, mistakes: Iterable[Mistake]) -> Iterator[Mistake]:
+        """Mistakes that were found later, and know their place, with their line as well."""
+        for mistake in mistakes:
+            where = mistake.where
+            while where and where not in self._marks:
+                where = re.sub(r"(\.[^.\[]*|\[[^\[]*|[^.\[]*)$", "", where)
+            mark = self._marks[where]
+            yield replace(mistake, line=mark.line, column=mark.column, source=self._source)
 
 
 def read(path: str | Path) -> ConfigFile:
@@ -145,7 +157,8 @@ def _checked(found: Tree, source: str, base: Path | None) -> ConfigFile:
     if wrong:
         raise ConfigFileError(_mistakes(wrong, found, source))
     warnings = _mistakes(_warnings(config, ()), found, source)
-    return ConfigFile(_from(base, config) if base else config, warnings)
+    marks = {path(place): mark for place, mark in found.values.items()}
+    return ConfigFile(_from(base, config) if base else config, warnings, source, marks)
 
 
 def _mistakes(wrong: Iterable[Wrong], found: Tree, source: str) -> tuple[Mistake, ...]:
