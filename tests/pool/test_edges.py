@@ -39,6 +39,7 @@ from loadshed._replica import main_module
 from loadshed._replica.channel import Channel, failure
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
+from loadshed._sleeper import FutureSleeper, Sleeper
 from tests.pool import targets
 from tests.pool.helpers import LONG
 from tests.pool.targets import Model
@@ -53,6 +54,7 @@ class Answering:
 
     def __init__(self) -> None:
         self.is_foreign = False
+        self.sleepers: type[Sleeper | FutureSleeper] = Sleeper
         self.sent: list[Any] = []
 
     def send(self, parts: Any) -> None:
@@ -216,7 +218,8 @@ def test_output_to_what_is_broken_is_lost(monkeypatch: pytest.MonkeyPatch) -> No
     assert stream.text == "[x] one\n"
 
 
-def test_frames_are_received_a_chunk_at_a_time() -> None:
+@pytest.mark.anyio
+async def test_frames_are_received_a_chunk_at_a_time() -> None:
     ours, theirs = pair()
     connection = Connection(ours)
     frames: list[Frame] = []

@@ -21,7 +21,7 @@ import pytest
 from loadshed import ConfigError, NotPicklableError, ReplicaError, ReplicaPool
 from loadshed._errors import ReplicaUnavailableError
 from loadshed._failure import unpack
-from loadshed._policy.wire import Kind, encode_value
+from loadshed._policy.wire import Kind, encode, encode_value
 from loadshed._replica import main as replica_main
 from loadshed._replica import main_module
 from loadshed._replica.channel import Channel
@@ -320,9 +320,9 @@ def test_a_channel_whose_other_end_has_gone_is_quiet() -> None:
     with theirs:
         channel = Channel(theirs)
         ours.send(b"unread")
-        channel.send_empty(Kind.WANT, 1)
+        channel.send([encode(Kind.WANT, 1)])
         ours.close()  # what it had not read resets the connection
-        channel.send_empty(Kind.WANT, 1)
+        channel.send([encode(Kind.WANT, 1)])
         assert channel.receive() == []
         assert channel.receive() is None
 

@@ -209,6 +209,7 @@ def encode_parts(kind: int, call: int, parts: Sequence[Buffer]) -> list[Buffer]:
     Raises:
         WireError: It is larger than a frame may be.
     """
+    parts = [part for part in parts if len(part)]  # who sends an empty one would do so for ever
     sizes = [len(part) for part in parts]
     total = 8 * len(sizes) + sum(sizes)
     if total > LARGEST:

@@ -251,7 +251,16 @@ class PoolApplication:
         call.result()
 
     async def _pass_on(self, call: Call, exchange: Exchange) -> None:
-        """Pass on what the application sends, and what it asks for, until it is done."""
+        """Pass on what the application sends until it is done; most ask for nothing."""
+        while (frame := await call.item()) is not None:
+            if frame.kind == Kind.WANT:
+                await self._pass_both_ways(call, exchange)
+                return
+            for message in call.consumed(frame):
+                await exchange.send(message)
+
+    async def _pass_both_ways(self, call: Call, exchange: Exchange) -> None:
+        """Pass on what it sends and what it asks for, from when it has asked for the first time."""
         failure: Exception | None = None  # raised below as it is, not wrapped by the task group
 
         async def fetch() -> None:
@@ -263,12 +272,14 @@ class PoolApplication:
                 tasks.cancel_scope.cancel()
 
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch)
             try:
                 while (frame := await call.item()) is not None:
                     if frame.kind == Kind.WANT:
                         tasks.start_soon(fetch)
-                    else:
-                        await exchange.send(call.consumed(frame))
+                        continue
+                    for message in call.consumed(frame):
+                        await exchange.send(message)
             except Exception as error:  # noqa: BLE001
                 failure = error
             tasks.cancel_scope.cancel()

@@ -7,7 +7,7 @@ from loadshed._failure import not_picklable, unpack
 from loadshed._policy.credit import Consumption
 from loadshed._policy.wire import Buffer, Frame, Kind, encode_value
 from loadshed._replica.streams import AHEAD
-from loadshed._sleeper import Sleeper
+from loadshed._sleeper import FutureSleeper, Sleeper
 
 
 class Replica(Protocol):
@@ -15,6 +15,7 @@ class Replica(Protocol):
 
     name: str
     is_foreign: bool
+    sleepers: type[Sleeper | FutureSleeper]
 
     def send(self, parts: list[Buffer]) -> None:
         """Send a frame that belongs to a call that has begun."""
@@ -67,7 +68,7 @@ class Call:
         self._end: Frame | None = None
         self._error: Exception | None = None
         self._consumption: Consumption | None = None
-        self._sleeper = Sleeper()
+        self._sleeper: Sleeper | FutureSleeper | None = None
 
     @property
     def is_over(self) -> bool:
@@ -76,11 +77,21 @@ class Call:
 
     async def answered(self) -> None:
         """Wait until it is over. If the caller is cancelled meanwhile, it has left."""
+        while not self.is_over:
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Wait until something has come."""
+        self._sleeper = self._replica.sleepers()
         try:
             await self._sleeper.sleep()
         except BaseException:
             self.leave()
             raise
+
+    def _wake(self) -> None:
+        if self._sleeper is not None:
+            self._sleeper.wake()
 
     def result(self) -> Any:
         """What the target returned, once it is over.
@@ -109,8 +120,7 @@ class Call:
         while not self.items:
             if self.is_over:
                 return None
-            self._sleeper = Sleeper()
-            await self.answered()
+            await self._sleep()
         return self.items.popleft()
 
     def consumed(self, frame: Frame) -> Any:
@@ -140,22 +150,22 @@ class Call:
         """An item of it has come."""
         if not self.has_left:
             self.items.append(frame)
-            self._sleeper.wake()
+            self._wake()
 
     def answer(self, frame: Frame) -> None:
         """Its last frame has come."""
         self._end = frame
-        self._sleeper.wake()
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         """It won't be answered."""
         self._error = error
-        self._sleeper.wake()
+        self._wake()
 
     def give_back(self) -> None:
         """The replica has died, and has seen nothing of it."""
         self.is_unsent = True
-        self._sleeper.wake()
+        self._wake()
 
     def _value(self, what: str, frame: Frame) -> Any:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import anyio
 
-from loadshed._policy.wire import Buffer, Decoder, Frame
+from loadshed._policy.wire import MOST_PARTS, Buffer, Decoder, Frame
 
 IN_THE_SOCKET = 1024 * 1024
 """Bytes that a socket takes at once, as far as the system lets it. With what it takes by default
@@ -22,8 +22,15 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
+def _is_asyncio() -> bool:
+    return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
 class Connection:
     """Sends frames without waiting, and hands on those that come.
+
+    On asyncio the frames of one turn of the event loop are sent together, at its end: under load
+    that is one system call for many of them, and wakes the replica once.
 
     Args:
         connection: The socket.
@@ -33,59 +40,75 @@ class Connection:
         connection.setblocking(False)
         self._socket = connection
         self._decoder = Decoder()
-        # Frames that the socket has not taken yet: the call that each begins, and what is left.
-        # Only of the first may a part have been taken.
+        # Frames that are not sent yet: the call that each begins, and what is left. Only of the
+        # first may a part have been sent.
         self._unsent: deque[tuple[int, list[Buffer]]] = deque()
         self._begun = False
-        self._has_unsent = anyio.Event()
+        self._is_broken = False
+        self._has_unsent = anyio.Event()  # and the socket takes no more now
+        self._loop = asyncio.get_running_loop() if _is_asyncio() else None
 
     def send(self, call: int, parts: list[Buffer]) -> None:
-        """Send a frame, or keep it until the socket takes it. Never waits.
+        """Send a frame, now or soon. Never waits.
 
         Args:
             call: The number of the call that it begins; 0 if it begins none.
             parts: The frame.
         """
-        if self._unsent:
-            self._unsent.append((call, parts))
-            return
+        self._unsent.append((call, parts))
+        if len(self._unsent) > 1:
+            return  # it goes with the one before
+        if self._loop is None:
+            self._flush()
+        else:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        while self._unsent:
+            if not self._send_some():
+                self._has_unsent.set()
+                return
+
+    def _send_some(self) -> bool:
+        """Send as much as the socket takes at once; whether that was all that it was given."""
+        parts: list[Buffer] = []
+        for _, frame in self._unsent:
+            if len(parts) + len(frame) > MOST_PARTS:
+                break
+            parts += frame
         try:
-            sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
+            count = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
         except BlockingIOError:
-            sent = 0
+            return False
         except OSError:  # the replica is dying, and its reader notices
-            self._unsent.append((call, parts))
-            return
-        if sent < sum(map(len, parts)):
-            self._unsent.append((call, parts))
-            self._took(sent)
-            self._has_unsent.set()
+            self._is_broken = True
+            return False
+        self._took(count)
+        return count == sum(map(len, parts))
 
     async def write(self) -> None:
         """Send what the socket did not take at once: a task."""
-        while True:
-            await self._has_unsent.wait()
-            while self._unsent:
-                await anyio.wait_writable(self._socket)
-                try:
-                    self._took(self._socket.sendmsg(self._unsent[0][1]))
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    return
+        await self._has_unsent.wait()
+        while not self._is_broken:
             self._has_unsent = anyio.Event()
+            await anyio.wait_writable(self._socket)
+            self._flush()
+            await self._has_unsent.wait()
 
     def _took(self, count: int) -> None:
-        """So much of the first frame has been sent."""
-        parts = self._unsent[0][1]
-        self._begun = self._begun or count > 0
-        while parts and count >= len(parts[0]):
-            count -= len(parts.pop(0))
-        if parts:
-            parts[0] = memoryview(parts[0])[count:]
-        else:
-            self._unsent.popleft()
-            self._begun = False
+        """So many bytes of the frames have been sent."""
+        while count:
+            parts = self._unsent[0][1]
+            size = len(parts[0])
+            if count < size:
+                parts[0] = memoryview(parts[0])[count:]
+                self._begun = True
+                return
+            count -= size
+            del parts[0]
+            self._begun = bool(parts)
+            if not parts:
+                self._unsent.popleft()
 
     def unsent(self) -> set[int]:
         """The calls of which the replica can't have seen anything."""
@@ -94,7 +117,7 @@ class Connection:
 
     async def read(self, receive: Callable[[], bool]) -> None:
         """Call `receive` whenever there is something, until it says that no more can come."""
-        if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        if self._loop is not None:
             await self._read_in_callbacks(receive)
             return
         while receive():

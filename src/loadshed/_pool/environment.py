@@ -12,12 +12,14 @@ class Environment:
         variables: Environment variables, in addition to those of this process.
         paths: Where modules are looked for first.
         directory: Its working directory; None is that of this process.
+        uvloop: Whether its event loop is uvloop's, where that is installed.
         is_foreign: Whether its code is none of this process's, and must not be imported here.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
     directory: str | None = None
+    uvloop: bool = False
     is_foreign: bool = False
 
 

@@ -53,4 +53,5 @@ class Plan:
         """
         what = pickled(self.target, self.init_args, self.init_kwargs, self.config)
         path = [*self.environment.paths, *sys.path]
-        return path, sys.argv, main_module.where(), logging.getLogger().level, what
+        level = logging.getLogger().level
+        return path, sys.argv, main_module.where(), level, self.environment.uvloop, what

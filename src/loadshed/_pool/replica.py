@@ -20,6 +20,7 @@ from loadshed._pool.output import Relay, log
 from loadshed._pool.outward import Outward, Peers
 from loadshed._pool.process import Process
 from loadshed._pool.statistics import ReplicaState, ReplicaStatistics
+from loadshed._sleeper import sleepers
 
 LAST = (Kind.RESULT, Kind.ERROR)
 """The kinds of frame that end a call."""
@@ -67,6 +68,7 @@ class Replica:
         has_answered: Whether it has come to the end of a request.
         config: The `user_config` that it has, or nothing; None where that is not known.
         is_foreign: Whether its code is none of this process's.
+        sleepers: What its callers wait with.
         version: That of the plan that it was made by.
         ended: Set when it has ended.
     """
@@ -94,6 +96,7 @@ class Replica:
         self.config: tuple[Any, ...] | None = ()
         self.version = 0
         self.is_foreign = environment.is_foreign
+        self.sleepers = sleepers()
         self.ended = anyio.Event()
         self._listener = listener
         self._peers = peers

@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
-from loadshed._policy.wire import Kind
-from loadshed._replica.channel import Channel
+from loadshed._errors import NotPicklableError
+from loadshed._policy.wire import Buffer, Kind, encode
+from loadshed._replica.channel import Channel, failure
 from loadshed._replica.streams import AsyncStream
 
 Message = MutableMapping[str, Any]
@@ -79,10 +80,15 @@ class Lifespan:
         self._answered.set()
 
 
+ENOUGH = 64 * 1024
+"""Bytes of what an application sends that are not kept for the end of the event loop's turn."""
+
+
 class Request(AsyncStream):
     """One request: the messages that the application sends are the items of a stream.
 
-    Those that it receives are asked for one by one.
+    What it sends in one turn of the event loop is one item, a tuple: most responses are. Those that
+    it receives are asked for one by one.
 
     Args:
         channel: To the pool.
@@ -94,6 +100,50 @@ class Request(AsyncStream):
         self._messages: deque[Message] = deque()
         self._came = asyncio.Event()
         self._asked = False
+        self._kept: list[Message] = []
+        self._size = 0
+        self._flushing: asyncio.Handle | None = None
+        self._failure: NotPicklableError | None = None
+
+    async def send(self, item: Any) -> None:
+        """Send a message, and wait until the pool wants the next one."""
+        if self._failure is not None:
+            raise self._failure
+        body = item.get("body", b"")
+        self._kept.append(item)
+        self._size += len(body)
+        can_wait = type(body) is bytes and self._size < ENOUGH  # a bytearray can be changed
+        if not (can_wait and self._window.is_open):
+            self._flush()
+            await self._until_open()
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._kept:
+            try:
+                self._channel.send_soon(self.parts(self._take()))
+            except NotPicklableError as error:
+                self._failure = error  # for the next one, or the end
+
+    def _take(self) -> tuple[Message, ...]:
+        """What is to be sent."""
+        kept, self._kept, self._size = tuple(self._kept), [], 0
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        return kept
+
+    def end(self, parts: list[Buffer]) -> None:
+        """Send what is left, and the last frame."""
+        try:
+            if self._kept:
+                parts = [*self.parts(self._take()), *parts]
+        except NotPicklableError as error:
+            self._failure = error
+        if self._failure is not None:
+            parts = failure(self.call, self._failure)
+        self._channel.send_soon(parts)
 
     async def receive(self) -> Message:
         """The next message of the client."""
@@ -101,7 +151,7 @@ class Request(AsyncStream):
             self._came.clear()
             if not self._asked:  # not by one who has been cancelled since
                 self._asked = True
-                self._channel.send_empty(Kind.WANT, self.call)
+                self._channel.send_soon([encode(Kind.WANT, self.call)])
             await self._came.wait()
         return self._messages.popleft()
 

@@ -1,5 +1,6 @@
 """Channel: the replica's end of the socket pair."""
 
+import asyncio
 import socket
 from threading import Lock
 
@@ -11,7 +12,6 @@ from loadshed._policy.wire import (
     Frame,
     Kind,
     WireError,
-    encode,
     encode_value,
 )
 
@@ -30,6 +30,7 @@ class Channel:
         self.socket = connection
         self._decoder = Decoder()
         self._lock = Lock()
+        self._soon: list[Buffer] = []
 
     def receive(self) -> list[Frame] | None:
         """Wait for bytes: the frames that they complete. None: the pool has gone."""
@@ -50,9 +51,22 @@ class Channel:
         except ConnectionError:
             pass  # the pool has gone; `receive` finds that out as well
 
-    def send_empty(self, kind: int, call: int) -> None:
-        """Send a frame without a value."""
-        self.send([encode(kind, call)])
+    def send_soon(self, parts: list[Buffer]) -> None:
+        """Send a frame at the end of this turn of the event loop, with the others that do so.
+
+        Under load that is one system call for many of them, and wakes the pool once. What can be
+        changed meanwhile, a large array, is sent now.
+        """
+        if not self._soon:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._soon += parts
+        if not all(type(part) is bytes for part in parts):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._soon:
+            parts, self._soon = self._soon, []
+            self.send(parts)
 
     def _send_all(self, parts: list[Buffer]) -> None:
         views = [memoryview(part) for part in parts if part]

@@ -7,6 +7,7 @@ import pickle
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from loadshed._policy.wire import Frame
@@ -16,6 +17,9 @@ from loadshed._replica.logs import forward
 from loadshed._replica.main_module import importing, stand_in
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop] | None
+"""Makes an event loop; None makes asyncio's own."""
 
 ORPHANED_AFTER = 5.0
 """Seconds after which a replica notices, at the latest, that its pool's process has gone."""
@@ -40,12 +44,13 @@ def main(connection: int, lifeline: int) -> None:
         return
     start, *_ = frames
     try:
-        target, config = _make(channel, start)
+        target, config, factory = _make(channel, start)
     except BaseException as error:  # noqa: BLE001 - SystemExit too: the pool has to know why
         channel.send(failure(start.call, error))
         return
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_serve(channel, target, config, start.call))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(channel, target, config, start.call))
 
 
 def _die_with(lifeline: int) -> None:
@@ -65,15 +70,25 @@ def _die_with(lifeline: int) -> None:
         pass
 
 
-def _make(channel: Channel, start: Frame) -> tuple[Target, tuple[Any, ...]]:
-    path, argv, main_module, level, pickled = start.value()
+def _make(channel: Channel, start: Frame) -> tuple[Target, tuple[Any, ...], LoopFactory]:
+    path, argv, main_module, level, wants_uvloop, pickled = start.value()
     sys.path[:] = path
     sys.argv[:] = argv
     stand_in(main_module)
     forward(channel, level)
     with importing():
         target, init_args, init_kwargs, config = pickle.loads(pickled)  # noqa: S301 - the pool's
-    return Target(target, init_args, init_kwargs), config
+    factory = _uvloop() if wants_uvloop else None
+    return Target(target, init_args, init_kwargs), config, factory
+
+
+def _uvloop() -> LoopFactory:
+    try:
+        import uvloop  # noqa: PLC0415 - not everybody has it
+    except ImportError:
+        return None
+    factory: LoopFactory = uvloop.new_event_loop
+    return factory
 
 
 async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call: int) -> None:

@@ -134,7 +134,7 @@ class Server:
         except BaseException as error:  # noqa: BLE001
             parts = failure(call, error)
         del self._tasks[call]
-        self._channel.send(parts)
+        self._channel.send_soon(parts)
 
     def _in_thread(
         self,
@@ -227,7 +227,8 @@ class Server:
             parts = answer(request.call, None)
         except BaseException as error:  # noqa: BLE001
             parts = failure(request.call, error)
-        self._end_task(request.call, parts)
+        del self._tasks[request.call], self._streams[request.call]
+        request.end(parts)
 
     def _check_application(self) -> None:
         if self._target.application is None:
@@ -235,7 +236,7 @@ class Server:
 
     def _end_task(self, call: int, parts: list[Buffer]) -> None:
         del self._tasks[call], self._streams[call]
-        self._channel.send(parts)
+        self._channel.send_soon(parts)
 
     def _message(self, frame: Frame) -> None:
         request = self._streams.get(frame.call)

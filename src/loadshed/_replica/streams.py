@@ -35,9 +35,16 @@ class AsyncStream(Stream):
 
     async def send(self, item: object) -> None:
         """Send an item, and wait until the consumer wants the next one."""
+        self._channel.send(self.parts(item))
+        await self._until_open()
+
+    def parts(self, item: object) -> list[Buffer]:
+        """The frame of an item that is sent now."""
         parts = _item(self.call, item)
         self._window.sent(_size(parts))
-        self._channel.send(parts)
+        return parts
+
+    async def _until_open(self) -> None:
         while not self._window.is_open:
             self._opened.clear()
             await self._opened.wait()

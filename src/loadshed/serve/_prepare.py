@@ -99,6 +99,7 @@ class Preparation:
             variables=wanted.env_vars,
             paths=tuple(paths),
             directory=None if directory is None else str(directory),
+            uvloop=True,
             is_foreign=True,
         )
         what = (application.import_path, application.args, wanted.env_vars, paths)

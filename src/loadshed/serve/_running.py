@@ -10,7 +10,7 @@ import anyio
 import sniffio
 
 from loadshed._errors import ConfigError, ReplicaUnavailableError
-from loadshed._pool.environment import HERE
+from loadshed._pool.environment import Environment
 from loadshed._replica import main_module
 from loadshed.serve._controller import Controller
 from loadshed.serve._deployment import Application
@@ -145,7 +145,11 @@ def _goal(app: object, name: str, route_prefix: str) -> Goal:
         expected = f"made of code at the top level of modules, and what can be pickled ({error})"
         raise ConfigError("app", app, expected) from error
     say = [DescribedDeployment(**described(name, node)) for name, node in nodes(app).items()]
-    code = Code(source=Source(pickled=pickled), environment=HERE, version=digest(pickled.hex()))
+    code = Code(
+        source=Source(pickled=pickled),
+        environment=Environment(uvloop=True),
+        version=digest(pickled.hex()),
+    )
     settings = merged(Described(deployments=tuple(say)), {}, {})
     return Goal(name=name, route_prefix=route_prefix, code=code, deployments=settings)
 

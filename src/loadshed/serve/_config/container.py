@@ -11,7 +11,7 @@ from typing import Any
 from loadshed._errors import ConfigError
 from loadshed.serve._config import for_ray
 from loadshed.serve._config.schema import ApplicationConfig, DeploymentConfig, ServeConfig
-from loadshed.serve._config.write import Engine, to_plain, to_yaml_of_plain
+from loadshed.serve._config.write import Engine, for_ray_builder, to_plain, to_yaml_of_plain
 from loadshed.serve._settings import settings
 
 RAY = "2.60.0"
@@ -52,7 +52,7 @@ ENV PYTHONPATH=/home/ray/app
 WORKDIR /home/ray/app
 
 # What seldom changes comes first.
-RUN pip install --no-cache-dir loadshed
+RUN pip install --no-cache-dir 'loadshed[ray]'
 {requirements}
 COPY --chown=ray:users . .
 """
@@ -251,7 +251,7 @@ def container(
     }
     plain = _in_image(directory, config, engine)
     if engine == "ray":
-        values["config"] = textwrap.indent(to_yaml_of_plain(_for_ray(config, plain)), "    ")
+        values["config"] = textwrap.indent(to_yaml_of_plain(config_for_ray(config, plain)), "    ")
         return _files(values, Dockerfile=_RAY_DOCKERFILE, rayservice=_RAY_SERVICE)
     return _files(values, Dockerfile=_DOCKERFILE, kubernetes=_KUBERNETES)
 
@@ -327,12 +327,27 @@ def _path(directory: Path, path: str, engine: Engine) -> str:
     return str(Path(_CODE[engine], whole.relative_to(directory)))
 
 
-def _for_ray(config: ServeConfig, plain: dict[str, Any]) -> dict[str, Any]:
+def config_for_ray(
+    config: ServeConfig,
+    plain: dict[str, Any],
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - of a container
+) -> dict[str, Any]:
+    """A config as Ray can serve it.
+
+    Args:
+        config: The config.
+        plain: The same as plain data, with paths as they are where Ray runs.
+        host: The address to listen at.
+
+    Raises:
+        ConfigError: Ray has nothing that means the same.
+    """
     given = [each.given() for each in _deployments(config)]
     http = config.http_options
     if "request_timeout_s" in http.model_fields_set:
         given.append({"request_timeout_s": http.request_timeout_s})
-    options = {**plain.get("http_options", {}), "host": "0.0.0.0", "port": http.port}  # noqa: S104
+    options = {**plain.get("http_options", {}), "host": host, "port": http.port}
     options["request_timeout_s"] = for_ray.request_timeout(given)
     if "keep_alive_timeout_s" in options:
         options["keep_alive_timeout_s"] = math.ceil(options["keep_alive_timeout_s"])
@@ -351,7 +366,17 @@ def _application_for_ray(config: ApplicationConfig, plain: dict[str, Any]) -> di
     ]
     env = _env_for_ray(plain.get("runtime_env", {}))
     more = {"runtime_env": env, "deployments": deployments}
-    return {**plain, **{name: value for name, value in more.items() if value}}
+    settings = {each.name: given for each in config.deployments if (given := _for_builder(each))}
+    built = for_ray_builder(config.import_path, plain.get("args", {}), settings)
+    return {**plain, **built, **{name: value for name, value in more.items() if value}}
+
+
+def _for_builder(config: DeploymentConfig) -> dict[str, Any]:
+    """The settings that Ray does not know, and what its queue is as long as by default."""
+    names = {"request_timeout_s"}
+    if "max_queued_requests" not in config.model_fields_set:
+        names |= {"num_replicas", "max_ongoing_requests"}
+    return {name: value for name, value in config.given().items() if name in names}
 
 
 def _settings(config: DeploymentConfig) -> dict[str, for_ray.Setting]:

@@ -29,6 +29,9 @@ from loadshed.serve._settings import ONLY_RAY, BackpressureConfig, Settings, che
 Engine = Literal["loadshed", "ray"]
 """What a file is for."""
 
+RAY_BUILDER = "loadshed.ray_serve:build"
+"""What a file for Ray names in place of the application, which is none of Ray's own."""
+
 _HEAD = {
     "loadshed": "# Written by `loadshed build`: every setting, and its value.\n"
     "# Change what you like, then: loadshed run FILE, or loadshed deploy FILE.\n\n",
@@ -74,6 +77,27 @@ def build(applications: Sequence[Application], *, engine: Engine = "loadshed") -
     _check(applications)
     entries = _for_ray(applications, given) if engine == "ray" else _for_us(applications, given)
     return _HEAD[engine] + "\n".join(_lines(entries)) + "\n"
+
+
+def for_ray_builder(
+    import_path: str, args: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Where Ray finds an application, and what it is built with, as its file has them.
+
+    Args:
+        import_path: Where the code has it; or `RAY_BUILDER`, where `args` says that already.
+        args: What it is built with.
+        settings: By deployment, those which Ray does not know.
+    """
+    is_builder = import_path == RAY_BUILDER
+    made: dict[str, Any] = dict(args) if is_builder else {"import_path": import_path}
+    if args and not is_builder:
+        made["args"] = dict(args)
+    if settings:
+        before = made.get("settings", {})
+        more = {name: {**before.get(name, {}), **each} for name, each in settings.items()}
+        made["settings"] = {**before, **more}
+    return {"import_path": RAY_BUILDER, "args": made}
 
 
 def _given(value: Any) -> Any:
@@ -265,10 +289,28 @@ def _no_user_config(deployment: DescribedDeployment) -> _Entry:
     )
 
 
+def _ray_start(app: Application, given: _Given) -> _Entries:
+    setting = "request_timeout_s"
+    settings = {
+        each.name: {setting: given[id(each)][setting]}
+        for each in app.described.deployments
+        if setting in given[id(each)]
+    }
+    name, route_prefix, *_ = _start(app)
+    made = for_ray_builder(app.import_path, {}, settings)
+    what = "Where the application is, and of its deployments what Ray has no setting for."
+    return [
+        name,
+        route_prefix,
+        _Entry("import_path", made["import_path"], "What makes it an application of Ray's."),
+        _Entry("args", made["args"], what),
+    ]
+
+
 def _for_ray(applications: Sequence[Application], given: _Given) -> _Entries:
     apps = [
         [
-            *_start(app),
+            *_ray_start(app, given),
             _entry(ApplicationConfig, "runtime_env", {}, "Default."),
             _entry(
                 ApplicationConfig,
