@@ -14,10 +14,10 @@ EXTRA = {
     "click": "click",
     "h11": "h11",
     "pydantic": "pydantic",
+    "yaml": "PyYAML",
     "rich": "rich",
     "starlette": "starlette",
     "uvicorn": "uvicorn",
-    "yaml": "PyYAML",
 }
 """What `loadshed[serve]` installs: the name to import, and the name to install."""
 

@@ -19,14 +19,18 @@ from loadshed._policy.wire import (
     CHUNK,
     LARGEST,
     MOST_PARTS,
+    OUT,
     OUT_OF_BAND,
     Buffer,
     Decoder,
     Frame,
     Kind,
+    Pickled,
     WireError,
     encode,
+    encode_parts,
     encode_value,
+    pickled_parts,
 )
 
 HEAD = struct.Struct("<QQBH")
@@ -545,3 +549,85 @@ def test_a_frame_may_be_as_large_as_it_may_and_have_as_many_parts_as_it_may() ->
         assert content(frame)[2] == parts
     (frame,) = feed(Decoder(SMALL), raw(*[b""] * MOST_PARTS))
     assert frame.size == 0
+
+
+# What is passed on by one who does not look into it.
+
+TO_A_REPLICA = (Kind.IN_RESULT, Kind.IN_ERROR, Kind.IN_ITEM)
+
+
+@given(st.lists(BYTES | BUFFERS | arrays(), max_size=4), st.sampled_from([*OUT, *TO_A_REPLICA]))
+def test_what_is_passed_on_arrives_as_it_was_sent(values: list[Any], kind: int) -> None:
+    """From one process through a second one to a third one, and nobody unpickles it on the way."""
+    (first,) = feed(Decoder(), joined(encode_parts(Kind.OUT_CALL, 1, pickled_parts(values))))
+    (second,) = feed(Decoder(), joined(encode_value(kind, 2**63, Pickled(first.parts))))
+    assert content(second) == (kind, 2**63, content(first)[2])
+    assert content(second)[2] == [bytes(memoryview(part)) for part in pickled_parts(values)]
+
+
+class MadeNowhere:
+    def __reduce__(self) -> Any:
+        return pickle.loads, (b"nonsense",)
+
+
+def test_what_is_passed_on_is_not_unpickled() -> None:
+    frame = Frame(Kind.ITEM, 1, pickled_parts(MadeNowhere()))
+    (passed,) = feed(Decoder(), joined(encode_parts(Kind.IN_ITEM, 7, frame.parts)))
+    assert content(passed) == (Kind.IN_ITEM, 7, content(frame)[2])
+    with pytest.raises(pickle.UnpicklingError):
+        passed.value()
+
+
+@given(st.lists(SIZES.map(noise), max_size=5))
+def test_parts_make_the_frame_that_is_documented(parts: list[bytes]) -> None:
+    frame = raw(*filter(None, parts), kind=Kind.OUT_STREAM)  # an empty one is left out
+    assert joined(encode_parts(Kind.OUT_STREAM, 7, parts)) == frame
+
+
+def test_a_small_frame_of_parts_is_a_single_piece_and_a_large_one_is_not_copied() -> None:
+    limit = OUT_OF_BAND - 2 * 8 - 1
+    assert len(encode_parts(Kind.OUT_CALL, 1, [b"a", bytes(limit - 1)])) == 1
+    large = [b"a", bytes(limit)]
+    _, *sent = encode_parts(Kind.OUT_CALL, 1, large)
+    assert [id(part) for part in sent] == [id(part) for part in large]
+
+
+def test_a_value_is_encoded_as_its_parts_are() -> None:
+    for value in (None, "x" * 99, bytes(OUT_OF_BAND), [noise(OUT_OF_BAND), 1]):
+        assert joined(encode_value(Kind.CALL, 1, value)) == joined(
+            encode_parts(Kind.CALL, 1, pickled_parts(value))
+        )
+
+
+def test_no_parts_at_all_are_a_frame_without_a_value() -> None:
+    assert encode_parts(Kind.OUT_CANCEL, 3, []) == [encode(Kind.OUT_CANCEL, 3)]
+
+
+def test_parts_may_be_as_large_as_a_frame_and_no_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadshed._policy.wire.LARGEST", 1000)
+    assert encode_parts(Kind.IN_ITEM, 1, [bytes(900), bytes(84)])
+    for value in ([bytes(900), bytes(85)], [bytes(993)]):
+        with pytest.raises(WireError, match=r"It takes 1,001 bytes, and at most 1,000 can"):
+            encode_parts(Kind.IN_ITEM, 1, value)
+        with pytest.raises(WireError, match="1,001"):
+            encode_value(Kind.IN_ITEM, 1, Pickled(value))
+
+
+def test_there_is_room_for_the_name_of_a_pool_behind_as_many_buffers_as_there_may_be() -> None:
+    values = [bytearray(OUT_OF_BAND)] * (MOST_PARTS + 9)
+    parts = pickled_parts([pickle.PickleBuffer(each) for each in values])
+    assert len(parts) == MOST_PARTS - 1
+    (frame,) = feed(Decoder(), joined(encode_parts(Kind.OUT_CALL, 1, [*parts, b"Model"])))
+    assert len(frame.parts) == MOST_PARTS
+    assert Frame(Kind.CALL, 1, frame.parts[:-1]).value() == values
+
+
+def test_the_calls_that_a_replica_makes_and_their_answers_are_kinds_of_their_own() -> None:
+    assert {Kind.OUT_CALL, Kind.OUT_STREAM, Kind.OUT_CANCEL, Kind.OUT_ACK} == OUT
+    assert OUT < Kind.ALL
+    assert {*TO_A_REPLICA} < Kind.ALL
+    assert not OUT & {*TO_A_REPLICA}
+    for kind in (Kind.OUT_CALL - 1, Kind.OUT_ACK + 1, Kind.IN_RESULT - 1, Kind.IN_ITEM + 1):
+        assert kind not in Kind.ALL
+        with pytest.raises(WireError):
+            feed(Decoder(), raw(b"x", kind=kind))

@@ -48,9 +48,8 @@ def main(connection: int, lifeline: int) -> None:
     except BaseException as error:  # noqa: BLE001 - SystemExit too: the pool has to know why
         channel.send(failure(start.call, error))
         return
-    with contextlib.suppress(asyncio.CancelledError):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(channel, target, config, start.call))
+    with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=factory) as loop:
+        loop.run(_serve(channel, target, config, start.call))
 
 
 def _die_with(lifeline: int) -> None:

@@ -21,7 +21,8 @@ How each setting is there:
   request, `http_options.request_timeout_s`, counts its time in the queue, too; then 408.
 - The header `x-request-timeout-seconds`: Ray's own bound for that request; then 408.
 - `max_wait`, an infinite `max_ongoing_requests` and `max_queued_requests=0` are refused, by name:
-  Ray has nothing like them.
+  Ray has nothing like them. `LoadShedMiddleware` around the application of an `ingress` has
+  `max_wait` and deadlines there, too.
 - Settings that only Ray has are handed on as they are.
 
 A function that is not async and whose caller has left runs on, as here, and no other one takes its

@@ -172,9 +172,13 @@ def test_ray_gets_the_config_as_it_can_serve_it() -> None:
         },
         "applications": [
             {
-                "import_path": "a:b",
+                "import_path": "loadshed.ray_serve:build",
                 "route_prefix": None,
-                "args": {"a": 1},
+                "args": {
+                    "import_path": "a:b",
+                    "args": {"a": 1},
+                    "settings": {"A": {"request_timeout_s": 5}},
+                },
                 "runtime_env": {
                     "working_dir": "local:///home/ray/app/src",
                     "py_modules": ["local:///home/ray/app"],
@@ -201,7 +205,39 @@ def test_ray_gets_no_more_than_there_is() -> None:
     made = parse("applications: [{import_path: 'a:b'}]").config
     assert ray(made)[1] == {
         "http_options": {"host": "0.0.0.0", "port": 8000, "request_timeout_s": None},  # noqa: S104
-        "applications": [{"import_path": "a:b"}],
+        "applications": [
+            {"import_path": "loadshed.ray_serve:build", "args": {"import_path": "a:b"}}
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("queue", "settings"),
+    [("", {"num_replicas": 2, "max_ongoing_requests": 3}), (", max_queued_requests: 4", None)],
+)
+def test_ray_gets_the_queue_that_goes_with_the_numbers(queue: str, settings: object) -> None:
+    made = config(f"{{name: A, num_replicas: 2, max_ongoing_requests: 3{queue}}}")
+    args = ray(made)[1]["applications"][0]["args"]
+    assert args.get("settings", {}).get("A") == settings
+
+
+def test_what_is_built_for_ray_already_stays_so() -> None:
+    before = "{A: {request_timeout_s: 1}, B: {num_replicas: 2}}"
+    args = f"{{import_path: 'a:b', args: {{c: 1}}, settings: {before}}}"
+    made = parse(
+        f"applications: [{{import_path: 'loadshed.ray_serve:build', args: {args},"
+        " deployments: [{name: A, request_timeout_s: 3}, {name: C, request_timeout_s: null}]}]"
+    ).config
+    (served,) = ray(made)[1]["applications"]
+    assert served["import_path"] == "loadshed.ray_serve:build"
+    assert served["args"] == {
+        "import_path": "a:b",
+        "args": {"c": 1},
+        "settings": {
+            "A": {"request_timeout_s": 3},
+            "B": {"num_replicas": 2},
+            "C": {"request_timeout_s": None},
+        },
     }
 
 

@@ -291,6 +291,23 @@ def test_a_file_for_ray_means_the_same(given: dict[str, Any], expected: dict[str
     assert made == {**kept, **({} if scaled else own), **expected}
 
 
+def test_a_file_for_ray_names_what_makes_our_application_one_of_rays() -> None:
+    patient, impatient = (
+        DescribedDeployment(name=name, given=given)
+        for name, given in (("Patient", {}), ("Impatient", {"request_timeout_s": 3}))
+    )
+    text = build(
+        [application(patient), application(impatient, name="b", route_prefix="/b")], engine="ray"
+    )
+    one, other = yaml.safe_load(text)["applications"]
+    assert one["import_path"] == other["import_path"] == "loadshed.ray_serve:build"
+    assert one["args"] == {"import_path": "module:app"}
+    assert other["args"] == {
+        "import_path": "module:app",
+        "settings": {"Impatient": {"request_timeout_s": 3}},
+    }
+
+
 def test_a_file_for_ray_says_why_a_value_is_another_than_in_the_code() -> None:
     text = build([application(model(health_check_period_s=None))], engine="ray")
     assert "Ray's default; Ray does not know null" in text

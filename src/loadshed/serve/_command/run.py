@@ -15,6 +15,7 @@ from loadshed.serve._config.file import from_plain
 from loadshed.serve._config.schema import HTTPOptions, ServeConfig
 from loadshed.serve._main import Start, serve
 from loadshed.serve._service import resumed
+from loadshed.serve._settings import checked
 
 NUMBERS = ("num_replicas", "max_ongoing_requests", "max_queued_requests")
 
@@ -72,9 +73,8 @@ def run(
         config = read_file(target).config
     else:
         config = _config_of(target, arguments, name, route_prefix)
-        start["tune"] = tune
-    options = HTTPOptions(**(config.http_options.model_dump(exclude_unset=True) | http))
-    config = config.model_copy(update={"http_options": options})
+        start["tune"] = checked(tune)
+    config = config.model_copy(update={"http_options": _http_options(config, http)})
     _log()
     if not serve(Start(config=config, address=address, reload=reload, say=say, **start)):
         sys.exit(FAILED)
@@ -88,6 +88,13 @@ def _config_of(target: str, arguments: Sequence[str], name: str, route_prefix: s
         "args": dict(map(_argument, arguments)),
     }
     return from_plain({"applications": [application]}, source="the command line").config
+
+
+def _http_options(config: ServeConfig, given: dict[str, Any]) -> HTTPOptions:
+    """Those of the config, and what the command line gives instead."""
+    options = config.http_options.model_dump(exclude_unset=True) | given
+    found = from_plain({"http_options": options, "applications": []}, source="the command line")
+    return found.config.http_options
 
 
 def _argument(text: str) -> tuple[str, str]:

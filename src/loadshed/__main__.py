@@ -1,0 +1,5 @@
+"""`python -m loadshed` is the `loadshed` command."""
+
+from loadshed._command import main
+
+main()
