@@ -2,17 +2,23 @@
 
 import asyncio
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
+
+from loadshed.serve import running
 
 Served = Callable[[Any], AbstractContextManager[str]]
 
@@ -52,13 +58,17 @@ def test_every_example_is_tested_here() -> None:
         "app_in_replicas",
         "cpu_bound",
         "fastapi_app",
+        "fastapi_ingress",
         "inner_app",
         "llm_gateway",
         "model_service",
         "plain_asgi",
         "resilient_client",
         "slow_database",
+        "slow_deployment",
+        "two_stages",
     }
+    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"serve_config.yaml"}
 
 
 def test_fastapi_serves_what_it_can_and_sheds_the_rest(served: Served) -> None:
@@ -153,3 +163,137 @@ def test_an_application_runs_in_replicas(served: Served) -> None:
     assert {answer.status_code for answer in answers} == {200, 503}
     assert {answer["primes"] for answer in done} == {3245}
     assert len({answer["pid"] for answer in done}) == 2
+
+
+class Loadshed:
+    """A server that `loadshed run` has started, and the commands for it."""
+
+    def __init__(self, url: str, control: httpx.Client, env: dict[str, str]) -> None:
+        self.url = url
+        self._control = control
+        self._env = env
+
+    def deployment(self, application: str, name: str) -> dict[str, Any]:
+        """What `loadshed status --json` says of a deployment, sooner."""
+        status = self._control.get("http://loadshed/status").json()
+        return dict(status["applications"][application]["deployments"][name])
+
+    def deploy(self, file: Path) -> None:
+        command = [sys.executable, "-m", "loadshed", "deploy", str(file)]
+        subprocess.run(command, env=self._env, check=True, capture_output=True, timeout=60)  # noqa: S603
+
+
+@contextmanager
+def loadshed_run(tmp_path: Path, *arguments: str) -> Iterator[Loadshed]:
+    address = tmp_path / "control.sock"
+    env = os.environ | {"LOADSHED_ADDRESS": str(address), "XDG_STATE_HOME": str(tmp_path / "state")}
+    with (
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(address))) as control,
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "loadshed", "run", *arguments, "--port", "0"],
+            cwd=EXAMPLES.parent,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as server,
+    ):
+        try:
+            assert server.stderr is not None
+            line = next((line for line in server.stderr if ": RUNNING" in line), "")
+            yield Loadshed(line.split()[-1], control, env)
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it never did"
+        time.sleep(0.01)
+
+
+def test_the_slow_deployment_answers_four_of_nine(tmp_path: Path) -> None:
+    with (
+        loadshed_run(tmp_path, "examples.slow_deployment:app") as server,
+        ThreadPoolExecutor(9) as threads,
+    ):
+
+        def ask(count: int) -> list[Any]:
+            return [threads.submit(httpx.get, server.url, timeout=30) for _ in range(count)]
+
+        def are(ongoing: int, queued: int) -> Callable[[], bool]:
+            def condition() -> bool:
+                now = server.deployment("default", "SlowDeployment")
+                return (now["ongoing_requests"], now["queued_requests"]) == (ongoing, queued)
+
+            return condition
+
+        run = ask(2)
+        until(are(2, 0))
+        wait = ask(2)
+        until(are(2, 2))
+        shed = [each.result() for each in ask(5)]
+        assert not any(each.done() for each in (*run, *wait))
+        served = [each.result() for each in (*run, *wait)]
+    assert [(each.status_code, each.text) for each in served] == [(200, "Hello!")] * 4
+    assert [each.status_code for each in shed] == [503] * 5
+    assert all(int(each.headers["retry-after"]) > 0 for each in shed)
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_full_model_behind_another_stage_is_a_503() -> None:
+    example = importlib.import_module("examples.two_stages")
+
+    async def ask() -> list[httpx.Response]:
+        async with running(example.app, port=0) as server, httpx.AsyncClient(timeout=30) as client:
+            asking = (client.post(server.url, content="Bound what waits") for _ in range(12))
+            answers = [*await asyncio.gather(*asking), await client.post(server.url)]
+            shed = {
+                name: sum(each["shed"].values())
+                for name, each in server.status()["default"]["deployments"].items()
+            }
+        assert shed == {"Model": sum(each.status_code == 503 for each in answers), "Service": 0}
+        return answers
+
+    *answers, empty = asyncio.run(ask())
+    assert empty.status_code == 400
+    # Two run and four wait; the timing decides whether one of them ends before the last has come.
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() == {200, 503}
+    assert statuses[200] >= 6
+    assert {answer.text for answer in answers if answer.is_success} == {"dnuob\ntahw\nstiaw\n"}
+    assert all(answer.headers["retry-after"] for answer in answers if answer.is_error)
+
+
+@pytest.mark.usefixtures("importable")
+def test_endpoints_are_methods_of_the_model() -> None:
+    example = importlib.import_module("examples.fastapi_ingress")
+
+    async def ask() -> None:
+        async with (
+            running(example.app, port=0) as server,
+            httpx.AsyncClient(base_url=server.url, timeout=30) as client,
+        ):
+            answer = await client.post("/predict", json={"values": [1, 2, 3]})
+            assert answer.json() == 14
+            assert (await client.post("/predict", json={"values": [1]})).status_code == 422
+            replicas = server.status()["default"]["deployments"]["Model"]["replicas"]
+            assert (await client.get("/pid")).json() in {each["pid"] for each in replicas}
+            assert (await client.get("/docs")).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_a_config_file_is_changed_while_it_serves(tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    shutil.copytree(EXAMPLES / "greeter", tmp_path / "greeter")
+    file.write_text((EXAMPLES / "serve_config.yaml").read_text())
+    with loadshed_run(tmp_path, str(file)) as server:
+        assert httpx.get(server.url, timeout=30).text == "Good morning, Ann!\n"
+        before = server.deployment("greeter", "Greeter")["replicas"]
+        file.write_text(file.read_text().replace("Good morning", "Good night"))
+        server.deploy(file)
+        assert httpx.get(server.url, timeout=30).text == "Good night, Ann!\n"
+        after = server.deployment("greeter", "Greeter")["replicas"]
+        assert [each["pid"] for each in after] == [each["pid"] for each in before]

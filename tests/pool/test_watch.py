@@ -157,7 +157,6 @@ def test_one_that_is_stuck_is_given_up_though_it_is_looked_after_in_another_way_
     after: float, timeout: float
 ) -> None:
     """A config is deployed while a request is stuck: no other one comes to be deserted."""
-    # BUG: who waited has consumed `next_desertion`, and who takes his place waits for another one.
 
     async def test(replica: Watched, watch: Watch) -> None:
         watch.begin(**BEGIN | {"request_timeout_s": 7})

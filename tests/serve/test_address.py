@@ -169,7 +169,6 @@ def test_one_where_nothing_can_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_where_something_else_is_is_refused(tmp_path: Path) -> None:
-    # BUG: IsADirectoryError: `unlink` and `bind` are outside of what is made a ConfigError.
     (tmp_path / "x.sock").mkdir()
     with pytest.raises(ConfigError, match=r"^address must be "), claimed(f"{tmp_path}/x.sock"):
         pass

@@ -220,13 +220,11 @@ def test_an_http_error_is_what_it_says(caplog: pytest.LogCaptureFixture) -> None
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_http_error_without_a_body_has_none(status: int) -> None:
     """A server refuses to send one (h11: `Too much data for declared Content-Length`)."""
-    # BUG: it has "No Content", "Not Modified" as its body. Starlette's own handler looks for these.
     response = response_to_error(HTTPException(status))
     assert body(response) == b""
 
 
 def test_an_http_error_of_fastapi_may_have_data_for_its_detail() -> None:
-    # BUG: `PlainTextResponse` can't encode it: an AttributeError in place of the answer.
     response = response_to_error(fastapi.HTTPException(422, {"field": "x"}))
     assert response.status_code == 422
     assert b"field" in body(response)

@@ -218,7 +218,6 @@ async def test_a_server_that_is_none_of_ours_is_told_of(
 
 
 async def test_mistakes_that_are_none_are_an_unexpected_answer(tmp_path: Path) -> None:
-    # BUG: a KeyError.
     address = str(tmp_path / "x.sock")
     async with serving(_answering(422, b"{}"), address):
         with pytest.raises(UnexpectedAnswerError):

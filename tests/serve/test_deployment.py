@@ -156,9 +156,6 @@ def test_another_process_imports_the_code() -> None:
 )
 def test_an_application_without_a_class_is_found_again_with_its_ingress(make: Any) -> None:
     """`run(deployment(ingress(app)()).bind())` pickles it."""
-    # BUG: the class is found by the module and name of the application: that is another class, or
-    # the application itself. Served by `run` or `running`, a FastAPI application becomes an empty
-    # one, as `fastapi.applications:FastAPI` is made anew in each replica.
     made = make()
     found = again(made)
     assert (
@@ -167,7 +164,6 @@ def test_an_application_without_a_class_is_found_again_with_its_ingress(make: An
 
 
 def test_the_class_of_an_application_is_not_mistaken_for_that_of_its_framework() -> None:
-    # BUG: the same, as a user of FastAPI meets it.
     from fastapi import FastAPI  # noqa: PLC0415
 
     made = deployment(ingress(FastAPI())())
@@ -181,14 +177,13 @@ def test_the_class_of_an_application_is_not_mistaken_for_that_of_its_framework()
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(parts.application, id="an object"),
+        pytest.param(parts.Application(), id="an object of no module"),
         pytest.param(functools.partial(parts.pid), id="a partial"),
         pytest.param(lambda: 3, id="a lambda"),
     ],
 )
 def test_what_can_not_be_found_again_is_not_pickled_either(code: Any) -> None:
     """So `run` says it at once: its `ConfigError` speaks of code at the top level of modules."""
-    # BUG: it is pickled, and each replica fails to find it.
     with pytest.raises(Exception, match=r".+"):
         pickle.dumps(deployment(code))
 
@@ -199,8 +194,9 @@ def test_one_of_the_main_script_is_found_where_that_has_another_name(
     """In a replica the program is imported by the name `__main__` all the same."""
     main = ModuleType("__main__")
     main.Model = deployment(parts.Plain)  # type: ignore[attr-defined]
-    data = pickle.dumps(Deployment(_of(main), "Model", {"num_replicas": 2}))
     monkeypatch.setitem(sys.modules, "__main__", main)
+    data = pickle.dumps(Deployment(parts.Plain, "Model", {"num_replicas": 2}))
+    monkeypatch.setattr(main, "Model", deployment(parts.Plain))
     found = pickle.loads(data)  # noqa: S301
     assert found.func_or_class is parts.Plain
     assert found.given == {"num_replicas": 2}

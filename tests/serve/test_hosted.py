@@ -263,7 +263,6 @@ class Seconds(float):
 
 def test_every_setting_is_plain_data() -> None:
     """The server unpickles them, and imports no code of an application."""
-    # BUG: only `user_config` and those for Ray are looked at. `numpy.float64` is a float, too.
     one = deployment(max_wait=Seconds(3), backpressure_config={"retry_after_s": Seconds(2)})
     try:
         given = described("m", one(parts.Plain).bind())["given"]
@@ -304,7 +303,6 @@ def test_code_that_can_not_be_imported_says_why(
 def test_an_error_with_a_note_says_what_it_is_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # BUG: `format_exception_only` ends with the notes, and the last line is all that is told.
     text = "error = ValueError('no model')\nerror.add_note('Ask the operator.')\nraise error\n"
     said = said_by(tmp_path, monkeypatch, "loadshed_test_says_note", text)
     assert said["error"].startswith("ValueError: no model")

@@ -87,8 +87,6 @@ def test_an_address_of_another_machine_is_told_of() -> None:
 
 @pytest.mark.parametrize("port", [-1, 65536, 70000, 2**40, 2**80])
 def test_what_is_no_port_is_told_of(port: int) -> None:
-    # BUG: `getaddrinfo` cuts it down to 16 bits: 70000 listens at 4464, 65536 at any that is free.
-    # Of 2**80 it raises an OverflowError, which nobody expects there; of -1, `host` is to blame.
     with pytest.raises(ConfigError, match=r"^port must be "):
         listen("127.0.0.1", port).close()
 
@@ -197,8 +195,6 @@ async def test_it_ends_when_it_is_cancelled() -> None:
             await client.get(url_of(listener))
         tasks.cancel_scope.cancel()
     assert server.ended.is_set()
-    # BUG: uvicorn does not close its servers when it is cancelled, and uvloop keeps the socket open
-    # as long as there is one: the port is not free, and `loop.close` may hang (in pytest it does).
     is_closed = listener.fileno() == -1
     for each in () if is_closed else server._server.servers:
         each.close()

@@ -18,7 +18,8 @@ from loadshed import (
     RequestTimeoutError,
 )
 from loadshed.serve import deployment, ingress
-from loadshed.serve._ingress import APPLICATION, application_of
+from loadshed.serve._deployment import APPLICATION
+from loadshed.serve._ingress import application_of
 from tests.serve.parts import asgi
 
 
@@ -159,7 +160,6 @@ def test_an_endpoint_that_has_no_self_works_or_is_told_of() -> None:
         def static() -> int:
             return 3
 
-    # BUG: ValueError: not enough values to unpack (expected at least 1, got 0).
     try:
         cls = ingress(app)(Service)
     except ConfigError:
@@ -189,7 +189,7 @@ def test_an_application_needs_no_class_of_its_own() -> None:
         return app
 
     cls = ingress(build)()
-    assert (cls.__name__, cls.__module__) == ("build", __name__)
+    assert (cls.__name__, cls.__qualname__) == ("build", "<ingress of build>")
     assert application_of(cls()) is app
 
 

@@ -18,7 +18,7 @@ from loadshed._policy import wire
 from loadshed._policy.wire import Decoder, Frame, Kind, encode_value
 from loadshed._replica import outward
 from loadshed._replica.channel import Channel
-from loadshed._replica.outward import OutStream, Outward
+from loadshed._replica.outward import Course, OutStream, Outward
 from loadshed._replica.streams import AHEAD
 
 LONG = 20
@@ -199,7 +199,6 @@ def test_an_argument_that_can_not_be_sent_says_so_and_nothing_is_sent(
 def test_an_argument_that_is_too_large_says_so_and_nothing_is_kept(
     pool: Pool, begin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # BUG: a WireError, which is private; and the call is kept for ever.
     monkeypatch.setattr(wire, "LARGEST", 1000)
     with pytest.raises(NotPicklableError, match="and at most 1,000 can be sent at once"):
         getattr(pool.out, begin)("m", (None, ("x" * 1000,), {}))
@@ -297,11 +296,11 @@ def test_a_thread_waits_for_the_next_item(pool: Pool) -> None:
     stream, number = opened(pool)
     for item in ("a", "b"):
         waiting = InThread(lambda: next(stream))
-        _until(lambda: stream._waiter)
+        _until(lambda: bool(stream._course._waiters))
         pool.send(Kind.IN_ITEM, number, item)
         assert waiting.result() == item
     waiting = InThread(lambda: [*stream])
-    _until(lambda: stream._waiter)
+    _until(lambda: bool(stream._course._waiters))
     ended(pool, number)
     assert waiting.result() == []
 
@@ -422,7 +421,7 @@ def test_an_item_that_comes_as_its_task_is_cancelled_wakes_nobody(pool: Pool) ->
 def test_a_thread_that_waits_is_woken_when_another_one_closes_it(pool: Pool) -> None:
     stream, number = opened(pool)
     waiting = InThread(lambda: [*stream])
-    _until(lambda: stream._waiter)
+    _until(lambda: bool(stream._course._waiters))
     stream.close()
     assert waiting.result() == []
     assert pool.frames() == [(Kind.OUT_CANCEL, number)]
@@ -442,7 +441,6 @@ def test_a_task_that_waits_is_woken_when_another_one_closes_it(pool: Pool) -> No
 def test_two_that_wait_for_the_next_item_both_get_one(pool: Pool) -> None:
     """A generator would say that it is running already; a queue would serve both."""
 
-    # BUG: the second one takes the first one's place, and that waits for ever.
     async def run() -> None:
         stream, number = opened(pool)
         both = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
@@ -491,13 +489,27 @@ def test_nothing_is_acknowledged_when_the_end_has_come(pool: Pool) -> None:
 
 def test_one_that_is_forgotten_closes_itself(pool: Pool) -> None:
     """`async for` that is left by `break`, say: its generator would keep its slot for ever."""
-    # BUG: `Outward` itself remembers it, so nobody ever forgets it.
     stream, number = opened(pool)
     pool.send(Kind.IN_ITEM, number, "a")
     assert next(stream) == "a"
     del stream
     gc.collect()
     assert pool.frames() == [(Kind.OUT_CANCEL, number)]
+
+
+def test_one_that_is_forgotten_closes_itself_in_the_event_loop(pool: Pool) -> None:
+    """It may be forgotten anywhere, also where a lock is held that closing needs."""
+
+    async def run() -> None:
+        pool.out._loop = asyncio.get_running_loop()
+        stream, number = opened(pool)
+        del stream
+        gc.collect()
+        assert pool.frames() == []
+        await _turns()
+        assert pool.frames() == [(Kind.OUT_CANCEL, number)]
+
+    asyncio.run(run())
 
 
 def test_one_that_is_forgotten_when_it_has_ended_is_just_forgotten(pool: Pool) -> None:
@@ -513,7 +525,7 @@ def test_one_that_is_forgotten_as_the_process_ends_is_no_matter(pool: Pool) -> N
     def broken() -> None:
         raise RuntimeError("it is all gone")
 
-    stream = OutStream(pool.out._channel, 1, "m", broken)
+    stream = OutStream(Course(pool.out._channel, 1, "m", broken), None)
     del stream
     gc.collect()
 

@@ -249,7 +249,6 @@ async def test_a_file_that_goes_as_it_is_looked_at_is_no_matter(
     code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Editors write a new file and rename it."""
-    # BUG: FileNotFoundError, which ends `loadshed run --reload`.
     real = Path.stat
     gone = code / "served.py"
     looked: list[Path] = []

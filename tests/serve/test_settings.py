@@ -130,7 +130,6 @@ def test_when_to_come_back_is_a_number_of_seconds(seconds: Any) -> None:
 
 def test_when_to_come_back_is_never_infinite() -> None:
     """It would have to be written into a header."""
-    # BUG: the check takes infinity for None, and it stays infinity: `math.ceil` of it raises.
     try:
         found = BackpressureConfig(retry_after_s=math.inf).retry_after_s
     except ConfigError:

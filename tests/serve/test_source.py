@@ -95,7 +95,6 @@ def test_an_annotation_that_is_written_as_a_string_is_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`from __future__ import annotations` makes strings of all of them."""
-    # BUG: the annotation is taken as it stands, so the function gets a dict in place of its model.
     text = f"from __future__ import annotations\n{BUILDERS}"
     name = write(tmp_path, monkeypatch, "loadshed_test_future", text)
     assert load(Source(import_path=f"{name}:build", args={"factor": 7})).args == (7, 0.5)
@@ -123,7 +122,6 @@ def test_arguments_that_nobody_takes_are_refused(name: str) -> None:
 
 
 def test_arguments_for_an_asgi_application_are_refused_too() -> None:
-    # BUG: they are ignored in silence.
     with pytest.raises(ConfigError, match=r"^args must be left out: "):
         found("asgi", factor=3)
 

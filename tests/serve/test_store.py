@@ -128,7 +128,6 @@ def test_links_to_files_are_followed_and_those_to_nothing_are_left_out(
 
 
 def test_a_package_that_is_a_link_is_code_as_well(store: CodeStore, code: Path) -> None:
-    # BUG: `os.walk` does not go into it: a package that can be imported there is not in the copy.
     shared = code.with_name("shared")
     shared.mkdir()
     (shared / "inner.py").touch()
@@ -144,7 +143,6 @@ def test_an_empty_directory_is_copied_too(store: CodeStore, tmp_path: Path) -> N
 
 
 def test_a_file_may_have_any_name(store: CodeStore, code: Path) -> None:
-    # BUG: UnicodeEncodeError, which is no `ConfigError`: the server answers 500.
     odd = os.fsdecode(b"\xff.txt")
     (code / odd).touch()
     try:
@@ -194,7 +192,6 @@ def test_a_copy_that_another_one_has_made_meanwhile_is_taken(
     tmp_path: Path, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of them may be made at a time: a `describe` of the command line knows no lock."""
-    # BUG: `rename` finds a directory that is not empty: a ConfigError about "Directory not empty".
     one, other = CodeStore(tmp_path / "code"), CodeStore(tmp_path / "code")
     copy2 = shutil.copy2
 

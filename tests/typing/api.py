@@ -39,6 +39,19 @@ from loadshed.client import (
     deadline,
     retry,
 )
+from loadshed.ray_serve import to_ray
+from loadshed.serve import (
+    Application,
+    BackpressureConfig,
+    Deployment,
+    DeploymentHandle,
+    DeploymentResponseGenerator,
+    Server,
+    deployment,
+    ingress,
+    run,
+    running,
+)
 
 limiter = ConcurrencyLimiter(2)
 ConcurrencyLimiter(max_ongoing_requests=2, max_queued_requests=0, max_wait=0.5, name="db")
@@ -203,3 +216,57 @@ def on_event(event: Event) -> None:
 
 
 RetryTransport(on_event=on_event)
+
+
+@deployment(num_replicas=2, max_queued_requests=4, backpressure_config={"status_code": 429})
+class Decorated:
+    def __init__(self, model: DeploymentHandle) -> None:
+        self.model = model
+
+    async def __call__(self) -> Any:
+        waiting = self.model.options(method_name="predict").remote(1, scale=2.0)
+        return await waiting
+
+    def in_a_thread(self) -> Any:
+        return self.model.predict.remote(1).result(timeout_s=3)
+
+    async def stream(self) -> AsyncIterator[Any]:
+        items: DeploymentResponseGenerator = self.model.options(stream=True).remote()
+        async for item in items:
+            yield item
+
+
+# mypy leaves a class what it was, whatever its decorator returns (python/mypy#3135).
+bound: Application = Decorated.bind()  # type: ignore[attr-defined]
+called = deployment(max_ongoing_requests=2, ray_actor_options={"num_gpus": 1})(Model)
+assert_type(called, Deployment)
+assert_type(called.options(name="other", num_replicas=2), Deployment)
+assert_type(called.bind(1, b=2), Application)
+whole: Deployment = deployment(ingress(app)())
+BackpressureConfig(status_code=429, retry_after_s=2)
+
+
+@deployment
+async def answer() -> str:
+    return "x"
+
+
+@deployment(max_wait=1.0, request_timeout_s=3)
+def other() -> str:
+    return "x"
+
+
+assert_type(answer, Deployment)
+assert_type(other, Deployment)
+
+
+async def serve_for_a_while() -> None:
+    async with running(answer.bind(), port=0, route_prefix="/answer") as server:
+        assert_type(server, Server)
+        assert_type(server.url, str)
+        assert_type(server.status(), dict[str, Any])
+
+
+def serve_for_ever() -> None:
+    run(answer.bind(), host="0.0.0.0", port=8000, name="answer")  # noqa: S104
+    assert_type(to_ray(answer.bind()), Any)

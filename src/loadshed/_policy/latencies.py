@@ -33,7 +33,7 @@ class Latencies:
 
     def observe(self, seconds: float, now: float) -> None:
         """A request took so many seconds."""
-        if now - self._since >= WINDOW:
+        if not 0 <= now - self._since < WINDOW:
             self._turn(now)
         bucket = int(STEPS * math.log2(seconds / LEAST)) if seconds > LEAST else 0
         self._counts[min(bucket, BUCKETS - 1)] += 1
@@ -45,7 +45,7 @@ class Latencies:
             part: 0.5 for the median.
             now: The time.
         """
-        if now - self._since >= WINDOW:
+        if not 0 <= now - self._since < WINDOW:
             self._turn(now)
         total = sum(self._counts) + sum(self._before)
         left = max(1, math.ceil(part * total))
@@ -57,7 +57,7 @@ class Latencies:
 
     def _turn(self, now: float) -> None:
         """Begin a new window; what is older than the one before is forgotten."""
-        is_next = now - self._since < 2 * WINDOW
+        is_next = 0 <= now - self._since < 2 * WINDOW  # it goes back with another event loop
         self._before = self._counts if is_next else [0] * BUCKETS
         self._counts = [0] * BUCKETS
         self._since = now

@@ -6,17 +6,26 @@ from operator import index
 from loadshed._errors import ConfigError
 
 
-def whole_number(setting: str, value: object, *, at_least: int, infinite: bool = True) -> float:
+def whole_number(
+    setting: str,
+    value: object,
+    *,
+    at_least: int,
+    at_most: float = math.inf,
+    infinite: bool = True,
+) -> float:
     """A whole number from `at_least` up, or `math.inf` spelled out where it may be `infinite`."""
-    if infinite and value == math.inf:
+    if infinite and value == math.inf == at_most:
         return math.inf
     try:
         number = at_least - 1 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
     except TypeError:
         number = at_least - 1
-    if number < at_least:
-        more = ", or math.inf" if infinite else ""
-        raise ConfigError(setting, value, f"a whole number >= {at_least}{more}")
+    if not at_least <= number <= at_most:
+        expected = f">= {at_least}" + (", or math.inf" if infinite else "")
+        if at_most < math.inf:
+            expected = f"from {at_least} to {at_most}"
+        raise ConfigError(setting, value, f"a whole number {expected}")
     return number
 
 

@@ -213,15 +213,16 @@ class PoolApplication:
             return
         kept = Kept(exchange.receive)
         exchange.receive = kept.receive
-        for left in reversed(range(self.tries)):
+        for _ in range(self.tries - 1):
             try:
                 await self._try(scope, exchange)
             except ReplicaDiedError:
-                if not left or exchange.started or not kept.rewind():
+                if exchange.started or not kept.rewind():
                     raise
                 exchange.receive = kept.receive
             else:
                 return
+        await self._try(scope, exchange)
 
     async def _try(self, scope: Scope, exchange: Exchange) -> None:
         slots = self._slots

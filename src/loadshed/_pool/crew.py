@@ -60,6 +60,7 @@ class Crew:
         self._is_open = False
         self._is_closed = False
         self._is_going_back = False
+        self._is_rolling = False
         self._cancelled = False
         self._scopes: set[anyio.CancelScope] = set()
         self._changed = anyio.Event()
@@ -182,6 +183,7 @@ class Crew:
             ReplicaUnavailableError: One can't be started. There are as many as before, then.
             ConfigError: A setting is not one that the target can have.
         """
+        await self._until_gone_back()  # from what was cancelled
         staying = self._staying
         if count >= len(staying):
             await self._start([Place(self) for _ in range(count - len(staying))])
@@ -195,6 +197,7 @@ class Crew:
         Raises:
             ReplicaUnavailableError: The new one can't be started. Then the old one stays.
         """
+        await self._until_gone_back()  # from what was cancelled
         self.check()
         for place in self._staying:
             await self._replace(place)
@@ -209,14 +212,17 @@ class Crew:
         self.check()
         plan.start()  # raises where it can't be sent
         old, self._plan = self._plan, plan
+        self._is_rolling = True
         try:
             await self._until_gone_back()  # from one that was cancelled: it need not end its work
             await self._bring_up_to_date()
         except BaseException as error:
+            self._is_rolling = False
             self._begin_to_go_back(old)
             if isinstance(error, Exception):
                 await self._until_gone_back()
             raise
+        self._is_rolling = False
 
     async def _bring_up_to_date(self) -> None:
         for place in self._staying:
@@ -371,8 +377,9 @@ class Crew:
 
     def _begin_to_go_back(self, plan: Plan) -> None:
         self._plan = plan
-        self._is_going_back = not self._cancelled
-        self._spawn(self._go_back)
+        if not (self._is_going_back or self._cancelled):  # else it notices that this is another one
+            self._is_going_back = True
+            self._spawn(self._go_back)
 
     async def _until_gone_back(self) -> None:
         while self._is_going_back:
@@ -380,26 +387,42 @@ class Crew:
 
     async def _go_back(self) -> None:
         """Let all be of the plan that there is again."""
-        plan = self._plan
         try:
-            await self._replace_newer(plan)
-            await self._take_configs_back(plan)
+            while not await self._are_of(self._plan) and not self._is_rolling:
+                pass  # there is another plan again
         finally:
             self._is_going_back = False
             self._wake()
 
-    async def _replace_newer(self, plan: Plan) -> None:
-        """Replace those that are of a plan that failed, unless there is yet another one."""
+    async def _are_of(self, plan: Plan) -> bool:
+        """Let all be of this plan; whether that is still the plan."""
+        stay: set[Place] = set()
+        while (place := self._of_another(plan, stay)) is not None:
+            if self._plan.version != plan.version:
+                return False
+            if not await self._is_replaced(place):
+                stay.add(place)
+        await self._take_configs_back(plan)
+        return self._plan.version == plan.version and self._plan.config is plan.config
+
+    def _of_another(self, plan: Plan, stay: set[Place]) -> Place | None:
+        """One whose replica is of another plan, and was not replaced in vain."""
         for place in self._staying:
             replica = place.replica
-            if self._plan.version != plan.version:
-                return
-            if replica is None or replica.version == plan.version:
-                continue
-            try:
-                await self._replace(place)
-            except LoadShedError as error:
-                _logger.warning("%s stays, though its version failed. %s", replica.name, error)
+            if place not in stay and replica is not None and replica.version != plan.version:
+                return place
+        return None
+
+    async def _is_replaced(self, place: Place) -> bool:
+        """Replace one that is of a plan that failed; whether that could be done."""
+        name = "" if place.replica is None else place.replica.name
+        try:
+            await self._replace(place)
+        except LoadShedError as error:
+            if not self._is_closed:
+                _logger.warning("%s stays, though its version failed. %s", name, error)
+            return False
+        return True
 
     async def _take_configs_back(self, plan: Plan) -> None:
         """Hand the old `user_config` to those that have, or may have, another one."""

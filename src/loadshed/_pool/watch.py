@@ -25,6 +25,7 @@ class Watch:
         self._replica = replica
         self._tasks = tasks
         self._scopes: list[anyio.CancelScope] = []
+        self._how: tuple[float | None, ...] = (None, None, None)  # not at all
 
     def begin(
         self, *, period: float | None, timeout: float | None, request_timeout_s: float | None
@@ -36,6 +37,9 @@ class Watch:
             timeout: Seconds that one may take; None is for ever.
             request_timeout_s: Seconds that a request may take; None is for ever.
         """
+        if (period, timeout, request_timeout_s) == self._how:
+            return
+        self._how = period, timeout, request_timeout_s
         for scope in self._scopes:
             scope.cancel()
         self._scopes.clear()
@@ -85,8 +89,7 @@ class Watch:
 
     async def _look_for_stuck(self, request_timeout_s: float) -> None:
         """Look whether all that it does is for callers who have gone, for far too long: a task."""
-        while True:
-            await self._replica.next_desertion()
+        while True:  # it may be so already, where it was looked after in another way before
             while (busy := self._replica.seconds_in_vain) is not None:
                 left = request_timeout_s + STUCK - busy
                 if left <= 0:
@@ -95,3 +98,4 @@ class Watch:
                     )
                     return
                 await anyio.sleep(left)
+            await self._replica.next_desertion()

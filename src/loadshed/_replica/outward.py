@@ -7,7 +7,7 @@ where it is used: that process looks into nothing.
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -16,7 +16,15 @@ from typing import Any
 
 from loadshed._failure import not_picklable, unpack
 from loadshed._policy.credit import Consumption
-from loadshed._policy.wire import Frame, Kind, encode, encode_parts, encode_value, pickled_parts
+from loadshed._policy.wire import (
+    Buffer,
+    Frame,
+    Kind,
+    encode,
+    encode_parts,
+    encode_value,
+    pickled_parts,
+)
 from loadshed._replica.channel import Channel
 from loadshed._replica.streams import AHEAD
 
@@ -39,7 +47,8 @@ class Outward:
         self._channel = channel
         self._numbers = itertools.count(1)
         self._calls: dict[int, tuple[Future[Any], str]] = {}
-        self._streams: dict[int, OutStream] = {}
+        self._streams: dict[int, Course] = {}
+        self._loop = asyncio._get_running_loop()
 
     def call(self, pool: str, value: Value) -> "Future[Any]":
         """Call a function in a replica of another pool.
@@ -50,12 +59,12 @@ class Outward:
         Raises:
             NotPicklableError: An argument can't be sent.
         """
-        parts = _parts(pool, value)
         number = next(self._numbers)
+        parts = _parts(Kind.OUT_CALL, number, pool, value)
         future: Future[Any] = Future()
         self._calls[number] = future, pool
         future.add_done_callback(partial(self._is_done, number))
-        self._channel.send(encode_parts(Kind.OUT_CALL, number, parts))
+        self._channel.send(parts)
         return future
 
     def stream(self, pool: str, value: Value) -> "OutStream":
@@ -64,12 +73,12 @@ class Outward:
         Raises:
             NotPicklableError: An argument can't be sent.
         """
-        parts = _parts(pool, value)
         number = next(self._numbers)
-        stream = OutStream(self._channel, number, pool, partial(self._streams.pop, number, None))
-        self._streams[number] = stream
-        self._channel.send(encode_parts(Kind.OUT_STREAM, number, parts))
-        return stream
+        parts = _parts(Kind.OUT_STREAM, number, pool, value)
+        course = Course(self._channel, number, pool, partial(self._streams.pop, number, None))
+        self._streams[number] = course
+        self._channel.send(parts)
+        return OutStream(course, self._loop)
 
     def _is_done(self, number: int, future: "Future[Any]") -> None:
         if self._calls.pop(number, None) is not None and future.cancelled():
@@ -79,8 +88,8 @@ class Outward:
 
     def handle(self, frame: Frame) -> None:
         """Take what has come."""
-        if (stream := self._streams.get(frame.call)) is not None:
-            stream._came(frame)
+        if (course := self._streams.get(frame.call)) is not None:
+            course.came(frame)
         elif (call := self._calls.get(frame.call)) is not None:
             self._answer(*call, frame)
 
@@ -95,13 +104,19 @@ class Outward:
             future.set_result(result)
 
 
-class OutStream(AsyncIterator[Any], Iterator[Any]):
-    """The items of a generator, for `async for`, or for `for` in a thread.
+class Course:
+    """The items of a generator that have come, and who waits for more.
 
-    Whoever may leave early closes it; if it is merely forgotten it closes itself.
+    Args:
+        channel: To the pool's process.
+        number: That of the call.
+        pool: Which pool has the generator.
+        forget: Called when nothing more is to come.
     """
 
-    def __init__(self, channel: Channel, number: int, pool: str, forget: Any) -> None:
+    def __init__(
+        self, channel: Channel, number: int, pool: str, forget: Callable[[], object]
+    ) -> None:
         self._channel = channel
         self._number = number
         self._pool = pool
@@ -109,51 +124,33 @@ class OutStream(AsyncIterator[Any], Iterator[Any]):
         self._frames: deque[Frame] = deque()
         self._consumption = Consumption(AHEAD)
         self._lock = Lock()
-        self._waiter: Future[None] | None = None
+        self._waiters: deque[Future[None]] = deque()
         self._is_over = False  # the last frame has come
-        self._is_closed = False
+        self.is_closed = False
 
-    def _came(self, frame: Frame) -> None:
+    def came(self, frame: Frame) -> None:
+        """A frame has come."""
         with self._lock:
             self._frames.append(frame)
             if frame.kind != Kind.IN_ITEM:
                 self._is_over = True
                 self._forget()
-            waiter, self._waiter = self._waiter, None
-        if waiter is not None and waiter.set_running_or_notify_cancel():
-            waiter.set_result(None)
+        self._wake()
 
-    def _next(self) -> "Frame | Future[None]":
-        """The next frame, or what will be done when there is one."""
+    def next(self) -> "Frame | Future[None]":
+        """The next frame, or what will be done when it is worth looking again."""
         with self._lock:
             if self._frames:
                 return self._frames.popleft()
-            self._waiter = Future()
-            return self._waiter
+            waiter: Future[None] = Future()
+            self._waiters.append(waiter)
+            return waiter
 
-    async def __anext__(self) -> Any:
-        while not self._is_closed:
-            frame = self._next()
-            if isinstance(frame, Frame):
-                return self._item(frame, StopAsyncIteration)
-            try:
-                await asyncio.wrap_future(frame)
-            except asyncio.CancelledError:
-                self.close()
-                raise
-        raise StopAsyncIteration
-
-    def __next__(self) -> Any:
-        while not self._is_closed:
-            frame = self._next()
-            if isinstance(frame, Frame):
-                return self._item(frame, StopIteration)
-            frame.result()
-        raise StopIteration
-
-    def _item(self, frame: Frame, end: type[Exception]) -> Any:
+    def item(self, frame: Frame, end: type[Exception]) -> Any:
+        """The value of a frame; `end` is raised where it is the last one."""
         if frame.kind != Kind.IN_ITEM:
-            self._is_closed = True
+            self.is_closed = True
+            self._wake()
             _result(frame, self._pool)  # raises what the generator has raised
             raise end
         count = self._consumption.took(frame.size)
@@ -168,26 +165,79 @@ class OutStream(AsyncIterator[Any], Iterator[Any]):
     def close(self) -> None:
         """End the generator, if it has not ended by itself."""
         with self._lock:
-            was_open, self._is_closed = not self._is_closed, True
-            waiter, self._waiter = self._waiter, None
+            was_open, self.is_closed = not self.is_closed, True
         if was_open and not self._is_over:
             self._forget()
             self._channel.send([encode(Kind.OUT_CANCEL, self._number)])
-        if waiter is not None and waiter.set_running_or_notify_cancel():
-            waiter.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let all that wait look again."""
+        with self._lock:
+            waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if waiter.set_running_or_notify_cancel():
+                waiter.set_result(None)
+
+
+class OutStream(AsyncIterator[Any], Iterator[Any]):
+    """The items of a generator, for `async for`, or for `for` in a thread.
+
+    Whoever may leave early closes it; if it is merely forgotten it closes itself.
+
+    Args:
+        course: The items.
+        loop: The event loop of the replica.
+    """
+
+    def __init__(self, course: Course, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._course = course
+        self._loop = loop
+
+    async def __anext__(self) -> Any:
+        course = self._course
+        while not course.is_closed:
+            frame = course.next()
+            if isinstance(frame, Frame):
+                return course.item(frame, StopAsyncIteration)
+            try:
+                await asyncio.wrap_future(frame)
+            except asyncio.CancelledError:
+                course.close()
+                raise
+        raise StopAsyncIteration
+
+    def __next__(self) -> Any:
+        course = self._course
+        while not course.is_closed:
+            frame = course.next()
+            if isinstance(frame, Frame):
+                return course.item(frame, StopIteration)
+            frame.result()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the generator, if it has not ended by itself."""
+        self._course.close()
 
     async def aclose(self) -> None:
         """`close`, for `contextlib.aclosing`."""
-        self.close()
+        self._course.close()
 
     def __del__(self) -> None:
+        if self._course.is_closed:
+            return
+        # Not here: this may run anywhere, also where a lock is held that closing needs.
         with suppress(Exception):  # the process may be ending
-            self.close()
+            if self._loop is None:
+                self._course.close()
+            else:
+                self._loop.call_soon_threadsafe(self._course.close)
 
 
-def _parts(pool: str, value: Value) -> list[Any]:
+def _parts(kind: int, number: int, pool: str, value: Value) -> list[Buffer]:
     try:
-        return [*pickled_parts(value), pool.encode()]
+        return encode_parts(kind, number, [*pickled_parts(value), pool.encode()])
     except Exception as error:
         raise not_picklable("The arguments", error) from error
 

@@ -13,9 +13,8 @@ from loadshed.ray_serve._code import Code, Imported, Sent
 from loadshed.ray_serve._handle import RayHandle
 from loadshed.ray_serve._replica import CallReplica, IngressReplica
 from loadshed.serve._config import for_ray
-from loadshed.serve._deployment import Application
+from loadshed.serve._deployment import APPLICATION, Application
 from loadshed.serve._graph import nodes
-from loadshed.serve._ingress import APPLICATION
 from loadshed.serve._settings import checked, did_you_mean
 from loadshed.serve._source import Source, load
 

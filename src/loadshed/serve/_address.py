@@ -43,30 +43,34 @@ def claimed(address: str) -> Iterator[socket.socket]:
     """
     if len(os.fsencode(address)) > MOST:
         raise ConfigError("address", address, f"a path of at most {MOST} bytes")
+    with contextlib.ExitStack() as stack:
+        try:
+            _make_directory(os.path.dirname(address) or ".")
+            lock = os.open(f"{address}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, lock)
+            _lock(lock, address)
+            _remove(address)  # a server that was killed has left it
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            _bind(listener, address)
+            stack.callback(_remove, address)
+        except OSError as error:
+            expected = f"a path where a socket can be made ({error.strerror or error})"
+            raise ConfigError("address", address, expected) from None
+        yield listener
+
+
+def _bind(listener: socket.socket, address: str) -> None:
+    before = os.umask(0o177)
     try:
-        _make_directory(os.path.dirname(address) or ".")
-        lock = os.open(f"{address}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        expected = f"a path where a socket can be made ({error.strerror})"
-        raise ConfigError("address", address, expected) from None
-    try:
-        _lock(lock, address)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(address)  # a server that was killed has left it
-        with socket.socket(socket.AF_UNIX) as listener:
-            before = os.umask(0o177)
-            try:
-                listener.bind(address)
-            finally:
-                os.umask(before)
-            listener.listen()
-            try:
-                yield listener
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(address)
+        listener.bind(address)
     finally:
-        os.close(lock)
+        os.umask(before)
+    listener.listen()
+
+
+def _remove(address: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address)
 
 
 def _make_directory(directory: str) -> None:

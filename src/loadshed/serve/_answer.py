@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from loadshed._errors import (
     BackPressureError,
@@ -61,11 +61,20 @@ def _plain(value: Any) -> Any:
 def response_to_error(error: Exception) -> Response:
     """The response for what was raised."""
     if isinstance(error, HTTPException):
-        return PlainTextResponse(error.detail, error.status_code, headers=error.headers)
+        return _response_to_http_error(error)
     if isinstance(error, LoadShedError) and (status := status_of(error)) is not None:
         return problem(status, error)
     _logger.error("Exception in a deployment", exc_info=error)
     return PlainTextResponse("Internal Server Error", 500)
+
+
+def _response_to_http_error(error: HTTPException) -> Response:
+    if error.status_code in {204, 304}:  # they have no body
+        return Response(status_code=error.status_code, headers=error.headers)
+    detail: Any = error.detail  # FastAPI lets it be more than text
+    if isinstance(detail, str):
+        return PlainTextResponse(detail, error.status_code, headers=error.headers)
+    return JSONResponse({"detail": detail}, error.status_code, headers=error.headers)
 
 
 def problem(status: int, error: LoadShedError) -> Response:

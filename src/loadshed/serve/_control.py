@@ -104,7 +104,7 @@ class Control:
         with self._failures():
             response = self._client.request(method, path, **more)
             answer: dict[str, Any] = response.json()
-        if response.status_code == 422:
+        if response.status_code == 422 and answer.get("mistakes"):
             raise ConfigFileError(Mistake(**each) for each in answer["mistakes"])
         if response.is_error:
             raise UnexpectedAnswerError(f"The server answered {response}: {response.text}")

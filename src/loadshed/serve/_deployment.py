@@ -1,13 +1,18 @@
 """Deployment: code with its settings; Application: a deployment with its arguments."""
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
+from pickle import PicklingError
 from typing import Any, overload
 
 from loadshed._errors import ConfigError
 from loadshed.serve._settings import checked
+
+APPLICATION = "__loadshed_application__"
+"""The attribute of a class that has its `ingress`, or a function that makes that."""
 
 
 class Application:
@@ -54,7 +59,6 @@ class Deployment:
         self.name = name
         self.given = dict(given)
         self.__doc__ = func_or_class.__doc__
-        # Where to find it again, for who unpickles it.
         self.__module__ = getattr(func_or_class, "__module__", type(func_or_class).__module__)
         self.__qualname__ = getattr(func_or_class, "__qualname__", "")
 
@@ -98,18 +102,58 @@ class Deployment:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _found, (self.__module__, self.__qualname__, self.name, self.given)
+        code = self.func_or_class
+        application = vars(code).get(APPLICATION) if isinstance(code, type) else None
+        if application is not None and "<" in code.__qualname__:  # it was given no class
+            return _with_ingress, (*place_of(application), self.name, self.given)
+        return _found, (*place_of(code), self.name, self.given)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
 
+def place_of(code: Any) -> tuple[str, str]:
+    """The module that has some code, and its name there.
+
+    Raises:
+        PicklingError: It is nowhere: local to a function, say.
+    """
+    module, name = getattr(code, "__module__", ""), getattr(code, "__qualname__", "")
+    with contextlib.suppress(AttributeError, KeyError):
+        if name and _is(_at(module, name), code):
+            return module, name
+    for module, found in list(sys.modules.items()):  # an object knows only where its class is
+        for name, value in list(getattr(found, "__dict__", {}).items()):
+            if _is(value, code):
+                return module, name
+    raise PicklingError(f"{code!r} is not at the top level of a module")
+
+
+def _is(value: Any, code: Any) -> bool:
+    return value is code or (isinstance(value, Deployment) and value.func_or_class is code)
+
+
+def _at(module: str, name: str) -> Any:
+    found: Any = sys.modules[module]
+    return reduce(getattr, name.split("."), found)
+
+
+def _imported(module: str, name: str) -> Any:
+    importlib.import_module(module)
+    return _at(module, name)  # the module may be the program's main script under another name
+
+
 def _found(module: str, qualname: str, name: str, given: Mapping[str, Any]) -> Deployment:
     """A deployment in another process: its code is imported there."""
-    # Not what `import_module` returns: the module may be the program's main script.
-    importlib.import_module(module)
-    found: Any = reduce(getattr, qualname.split("."), sys.modules[module])
+    found = _imported(module, qualname)
     return Deployment(getattr(found, "func_or_class", found), name, given)
+
+
+def _with_ingress(module: str, qualname: str, name: str, given: Mapping[str, Any]) -> Deployment:
+    """The same, of an application that was given no class."""
+    from loadshed.serve._ingress import ingress  # noqa: PLC0415 - most need none
+
+    return Deployment(ingress(_imported(module, qualname))(), name, given)
 
 
 @overload

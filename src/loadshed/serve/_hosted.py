@@ -1,5 +1,6 @@
 """What runs in the replicas of a deployment."""
 
+import dataclasses
 import inspect
 import traceback
 from typing import Any
@@ -16,7 +17,7 @@ from loadshed.serve._deployment import Application
 from loadshed.serve._graph import nodes, with_handles
 from loadshed.serve._handle import DeploymentHandle
 from loadshed.serve._ingress import application_of
-from loadshed.serve._settings import ONLY_RAY, did_you_mean
+from loadshed.serve._settings import did_you_mean
 from loadshed.serve._source import Source, load
 
 
@@ -95,7 +96,9 @@ def describe(source: Source) -> dict[str, Any]:
         named = nodes(load(source))
         return {"deployments": [described(name, node) for name, node in named.items()]}
     except BaseException as error:  # noqa: BLE001 - whatever the code raises, SystemExit too
-        said = traceback.format_exception_only(error)[-1].strip()
+        summary = traceback.TracebackException.from_exception(error)
+        summary.__notes__ = None
+        said = [*summary.format_exception_only()][-1].strip()
         return {"error": said, "traceback": "".join(traceback.format_exception(error))}
 
 
@@ -108,14 +111,11 @@ def described(name: str, node: Application) -> dict[str, Any]:
     deployment = node.deployment
     given = dict(deployment.given)
     if (answers := given.get("backpressure_config")) is not None:
-        given["backpressure_config"] = {
-            "status_code": answers.status_code,
-            "retry_after_s": answers.retry_after_s,
-        }
-    for setting in ("user_config", *ONLY_RAY):
-        if setting in given and not _is_plain(given[setting]):
+        given["backpressure_config"] = dataclasses.asdict(answers)
+    for setting, value in given.items():
+        if not _is_plain(value):
             expected = "plain data: strings, numbers, lists and dicts of them"
-            raise ConfigError(f"{setting} of {name}", given[setting], expected)
+            raise ConfigError(f"{setting} of {name}", value, expected)
     return {
         "name": name,
         "given": given,

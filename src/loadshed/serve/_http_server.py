@@ -10,6 +10,7 @@ import anyio
 import uvicorn
 
 from loadshed._errors import ConfigError
+from loadshed._policy.settings import whole_number
 
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted: uvicorn's own default."""
@@ -21,6 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: It can't, as somebody else has the port, or this is no address of ours.
     """
+    whole_number("port", port, at_least=0, at_most=65535)
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -32,10 +34,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError("port", port, f"one that is free on {host} ({said})") from None
+        raise ConfigError("port", port, f"one that is free on {host} ({error.strerror})") from None
     return listener
 
 
@@ -71,6 +72,8 @@ class HTTPServer:
         try:
             await self._server.serve(sockets=[self._listener])
         finally:
+            for server in getattr(self._server, "servers", ()):  # uvicorn may have been cancelled
+                server.close()
             self._listener.close()
             self.ended.set()
 

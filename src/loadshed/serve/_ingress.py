@@ -6,9 +6,7 @@ from typing import Any
 
 from loadshed._errors import ConfigError, LoadShedError
 from loadshed._replica.target import is_application
-
-APPLICATION = "__loadshed_application__"
-"""The attribute of a class that has its application, or a function that makes one."""
+from loadshed.serve._deployment import APPLICATION
 
 _instances: dict[type, Any] = {}
 """The object of each class in this process, for the endpoints that are its methods."""
@@ -46,7 +44,7 @@ def ingress(app: Any) -> Callable[..., Any]:
     def decorate(cls: type | None = None) -> type:
         if cls is None:
             name = getattr(app, "__name__", type(app).__name__)
-            cls = type(name, (), {"__module__": getattr(app, "__module__", __name__)})
+            cls = type(name, (), {"__qualname__": f"<ingress of {name}>", "__module__": __name__})
         if not isinstance(cls, type):
             raise ConfigError("ingress", cls, "above a class")
         setattr(cls, APPLICATION, app)
@@ -106,6 +104,9 @@ def _bind_endpoints(app: Any, cls: type) -> None:
     for route in [each for each in app.router.routes if _is_method(each, cls)]:
         app.router.routes.remove(route)
         signature = inspect.signature(route.endpoint)
+        if not signature.parameters:
+            expected = "methods, whose first parameter is the object, or functions outside"
+            raise ConfigError("endpoints", route.endpoint.__qualname__, expected)
         this, *others = signature.parameters.values()
         parameters = [
             this.replace(default=Depends(_this(cls))),

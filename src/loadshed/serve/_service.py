@@ -126,7 +126,7 @@ class Service:
             env = application.runtime_env
             directories += filter(None, [env.working_dir, *env.py_modules])
         files = [path for each in directories for path in files_of(Path(each), ".py")]
-        return max((path.stat().st_mtime for path in files), default=0.0)
+        return max((_changed_at(path) for path in files), default=0.0)
 
     @property
     def is_ending(self) -> bool:
@@ -157,6 +157,13 @@ def resumed(state: Path) -> tuple[ServeConfig, str, dict[str, Code]]:
         return from_plain(saved["config"], source=str(path)).config, saved["app_dir"], codes
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError("resume", str(path), f"what a server has saved ({error!r})") from None
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # editors write a new file and rename it
+        return 0.0
 
 
 def _code(plain: dict[str, Any]) -> Code:

@@ -45,31 +45,35 @@ def load(source: Source) -> Application:
             return application
         found = imported(source.import_path)
         if isinstance(found, Application):
-            if source.args:
-                expected = f"left out: {source.import_path} is no function that takes arguments"
-                raise ConfigError("args", dict(source.args), expected)
+            _check_no_arguments(source)
             return found
         if isinstance(found, Deployment):
             raise ConfigError("import_path", source.import_path, f"{EXPECTED}; call its `bind`")
         if is_application(found):
+            _check_no_arguments(source)
             return _bound(found, source.import_path)
         if not callable(found):
             raise ConfigError("import_path", source.import_path, EXPECTED)
         return _built(found, source)
 
 
+def _check_no_arguments(source: Source) -> None:
+    if source.args:
+        expected = f"left out: {source.import_path} is no function that takes arguments"
+        raise ConfigError("args", dict(source.args), expected)
+
+
 def _built(function: Any, source: Source) -> Application:
     """What a builder function returns, which takes one argument: a dict, or a pydantic model."""
     parameters = list(inspect.signature(function).parameters.values())
     if parameters:
-        model = getattr(inspect.unwrap(function), "__annotations__", {}).get(parameters[0].name)
+        model = inspect.signature(function, eval_str=True).parameters[parameters[0].name].annotation
         given: Any = dict(source.args)
-        if model is not None and hasattr(model, "model_validate"):
+        if hasattr(model, "model_validate"):
             given = model.model_validate(given)
         built = function(given)
-    elif source.args:
-        raise ConfigError("args", dict(source.args), "left out: the function takes none")
     else:
+        _check_no_arguments(source)
         built = function()
     if isinstance(built, Application):
         return built

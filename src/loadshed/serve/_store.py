@@ -61,7 +61,11 @@ class CodeStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, target)
             inner.mkdir(parents=True, exist_ok=True)
-            inner.parent.rename(copy)
+            try:
+                inner.parent.rename(copy)
+            except OSError:
+                if not copy.is_dir():  # else another one has made it meanwhile
+                    raise
 
     def keep(self, copies: Iterable[str]) -> None:
         """Remove all copies but these, and what is left of some that were not finished.
@@ -83,7 +87,7 @@ class CodeStore:
 
 def _digest(directory: Path, setting: str) -> str:
     """A name for the content of a directory."""
-    total = hashlib.sha256(directory.resolve().name.encode())
+    total = hashlib.sha256(os.fsencode(directory.resolve().name))
     size = 0
     for path in files_of(directory):
         size += path.stat().st_size
@@ -93,7 +97,8 @@ def _digest(directory: Path, setting: str) -> str:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         is_executable = os.access(path, os.X_OK)
-        total.update(f"{path.relative_to(directory)}\0{content}\0{is_executable}\n".encode())
+        name = os.fsencode(path.relative_to(directory))
+        total.update(name + f"\0{content}\0{is_executable}\n".encode())
     return total.hexdigest()[:16]
 
 
@@ -104,7 +109,12 @@ def files_of(directory: Path, suffix: str = "") -> Iterator[Path]:
         directory: Where they lie.
         suffix: What their names end with.
     """
-    for where, directories, names in os.walk(directory):
+    seen: set[str] = set()
+    for where, directories, names in os.walk(directory, followlinks=True):
+        if (real := os.path.realpath(where)) in seen:  # a link that leads back
+            directories.clear()
+            continue
+        seen.add(real)
         directories[:] = sorted(set(directories) - LEFT_OUT)
         for name in sorted(names):
             path = Path(where, name)
