@@ -1,7 +1,7 @@
 # Everything a developer does with this project. Each target sets up what it needs in .venv by
 # itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit lowest bench soak docs clean
+.PHONY: help demo test lint format types unit lowest ray bench soak docs clean
 .DELETE_ON_ERROR:
 
 # The first of these that is Python 3.11 or newer and can make virtual environments, or else the
@@ -13,6 +13,7 @@ which = $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(1)' >/dev/null 
 PYTHON ?= $(or $(call which,$(HAS_VENV); $(NEW_ENOUGH)),$(call which,$(NEW_ENOUGH)))
 VENV ?= .venv
 BIN := $(VENV)/bin
+RAY := tests/ray
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:  ## Show this list
@@ -44,6 +45,13 @@ unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all o
 lowest: $(VENV)-lowest/.test  ## The test suite on the oldest dependencies that pyproject.toml allows
 	LOADSHED_KILLS=10 $(VENV)-lowest/bin/python -m pytest -q $(ARGS)
 
+ray: $(VENV)-ray/.test  ## The tests of the engine for Ray, on a real Ray (a few minutes)
+	$(VENV)-ray/bin/coverage erase --rcfile=$(RAY)/coverage.ini
+	$(VENV)-ray/bin/coverage run --rcfile=$(RAY)/coverage.ini -m pytest -q -W ignore \
+	  -o python_files='check_*.py test_ray_serve.py' $(RAY) tests/serve/test_ray_serve.py $(ARGS)
+	$(VENV)-ray/bin/coverage combine --quiet --rcfile=$(RAY)/coverage.ini
+	$(VENV)-ray/bin/coverage report --rcfile=$(RAY)/coverage.ini
+
 bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
@@ -55,7 +63,7 @@ docs: $(VENV)/.docs  ## Build the documentation into site/, warnings as errors
 	$(BIN)/mkdocs build --strict
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(VENV)-lowest site dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-ray site dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.demo: extras = .[serve]
 $(VENV)/.test: extras = .[serve] --group test --group newest
@@ -71,6 +79,13 @@ $(VENV)-lowest/.test: pyproject.toml tests/lowest.py | $(VENV)/.made
 	$(VENV)-lowest/bin/python -m pip --quiet install --upgrade pip
 	$(BIN)/python tests/lowest.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip --quiet install --editable .[serve] --group test --constraint $(VENV)-lowest/constraints.txt
+	@touch $@
+
+# Ray has an environment of its own: it is large, and asks for other versions of what we test with.
+$(VENV)-ray/.test: pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m venv --clear $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip --quiet install --upgrade pip
+	$(VENV)-ray/bin/python -m pip --quiet install --editable .[ray] --group test
 	@touch $@
 
 # pip itself is renewed because the one that comes with Python 3.11 does not know `--group`.

@@ -7,5 +7,7 @@ from pathlib import Path
 project = tomllib.loads(Path(__file__).parent.with_name("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"].values()
 for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
+    if requirement == "loadshed[serve]":
+        continue  # its own are in the list
     name, version = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:,.*)?", requirement).groups()  # type: ignore[union-attr]
     print(f"{name}=={version}")

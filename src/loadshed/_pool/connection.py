@@ -29,8 +29,8 @@ def _is_asyncio() -> bool:
 class Connection:
     """Sends frames without waiting, and hands on those that come.
 
-    On asyncio the frames of one turn of the event loop are sent together, at its end: under load
-    that is one system call for many of them, and wakes the replica once.
+    On asyncio, frames that may wait are sent together with others at the end of the event loop's
+    turn: under load that is one system call for many of them, and wakes the replica once.
 
     Args:
         connection: The socket.
@@ -48,20 +48,21 @@ class Connection:
         self._has_unsent = anyio.Event()  # and the socket takes no more now
         self._loop = asyncio.get_running_loop() if _is_asyncio() else None
 
-    def send(self, call: int, parts: list[Buffer]) -> None:
-        """Send a frame, now or soon. Never waits.
+    def send(self, call: int, parts: list[Buffer], *, soon: bool = False) -> None:
+        """Send a frame. Never waits.
 
         Args:
             call: The number of the call that it begins; 0 if it begins none.
             parts: The frame.
+            soon: Whether the end of the event loop's turn is soon enough.
         """
         self._unsent.append((call, parts))
         if len(self._unsent) > 1:
             return  # it goes with the one before
-        if self._loop is None:
-            self._flush()
-        else:
+        if soon and self._loop is not None:
             self._loop.call_soon(self._flush)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         while self._unsent:

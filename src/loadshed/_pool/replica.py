@@ -33,6 +33,11 @@ TO_TERMINATE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
+FEW = 4
+"""Calls up to which each frame is sent at once: so few are seldom in the same turn of the event
+loop, and to wait for its end takes longer than a system call."""
+
+
 class Listener(Protocol):
     """Who is told what becomes of a replica's slots."""
 
@@ -179,7 +184,7 @@ class Replica:
             call.fail(self.death)
             return call
         self._calls[number] = call
-        self._connection.send(number, parts)
+        self._connection.send(number, parts, soon=len(self._calls) > FEW)
         return call
 
     def send(self, parts: list[Buffer]) -> None:

@@ -134,8 +134,8 @@ class Request(AsyncStream):
             self._flushing = None
         return kept
 
-    def end(self, parts: list[Buffer]) -> None:
-        """Send what is left, and the last frame."""
+    def end(self, parts: list[Buffer], *, now: bool) -> None:
+        """Send what is left, and the last frame: now, or at the end of the event loop's turn."""
         try:
             if self._kept:
                 parts = [*self.parts(self._take()), *parts]
@@ -143,7 +143,7 @@ class Request(AsyncStream):
             self._failure = error
         if self._failure is not None:
             parts = failure(self.call, self._failure)
-        self._channel.send_soon(parts)
+        self._channel.send_soon(parts, now=now)
 
     async def receive(self) -> Message:
         """The next message of the client."""

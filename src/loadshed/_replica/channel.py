@@ -51,16 +51,20 @@ class Channel:
         except ConnectionError:
             pass  # the pool has gone; `receive` finds that out as well
 
-    def send_soon(self, parts: list[Buffer]) -> None:
+    def send_soon(self, parts: list[Buffer], *, now: bool = False) -> None:
         """Send a frame at the end of this turn of the event loop, with the others that do so.
 
         Under load that is one system call for many of them, and wakes the pool once. What can be
         changed meanwhile, a large array, is sent now.
+
+        Args:
+            parts: The frame.
+            now: Whether to send it now, after those that wait.
         """
-        if not self._soon:
+        if not (now or self._soon):
             asyncio.get_running_loop().call_soon(self._flush)
         self._soon += parts
-        if not all(type(part) is bytes for part in parts):
+        if now or not all(type(part) is bytes for part in parts):
             self._flush()
 
     def _flush(self) -> None:

@@ -19,6 +19,10 @@ from loadshed._replica.threads import Finish, Threads
 BEGIN = frozenset({Kind.CALL, Kind.STREAM, Kind.ASGI, Kind.CHECK, Kind.RECONFIGURE})
 """The kinds of frame that are answered."""
 
+FEW = 4
+"""Calls below which each answer is sent at once: so few are seldom in the same turn of the event
+loop, and to wait for its end takes longer than a system call."""
+
 
 class Caller:
     """Who waits for what runs in a thread."""
@@ -134,7 +138,7 @@ class Server:
         except BaseException as error:  # noqa: BLE001
             parts = failure(call, error)
         del self._tasks[call]
-        self._channel.send_soon(parts)
+        self._channel.send_soon(parts, now=len(self._tasks) < FEW)
 
     def _in_thread(
         self,
@@ -228,7 +232,7 @@ class Server:
         except BaseException as error:  # noqa: BLE001
             parts = failure(request.call, error)
         del self._tasks[request.call], self._streams[request.call]
-        request.end(parts)
+        request.end(parts, now=len(self._tasks) < FEW)
 
     def _check_application(self) -> None:
         if self._target.application is None:
@@ -236,7 +240,7 @@ class Server:
 
     def _end_task(self, call: int, parts: list[Buffer]) -> None:
         del self._tasks[call], self._streams[call]
-        self._channel.send_soon(parts)
+        self._channel.send_soon(parts, now=len(self._tasks) < FEW)
 
     def _message(self, frame: Frame) -> None:
         request = self._streams.get(frame.call)

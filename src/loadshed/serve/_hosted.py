@@ -1,11 +1,12 @@
 """What runs in the replicas of a deployment."""
 
+import asyncio
 import dataclasses
 import inspect
 import traceback
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loadshed._errors import ConfigError
@@ -13,6 +14,7 @@ from loadshed._exchange import Receive, Scope, Send
 from loadshed._replica.target import Served, is_application, is_async
 from loadshed._replica.threads import Threads
 from loadshed.serve._answer import response_to, response_to_error
+from loadshed.serve._client import Client
 from loadshed.serve._deployment import Application
 from loadshed.serve._graph import nodes, with_handles
 from loadshed.serve._handle import DeploymentHandle
@@ -68,8 +70,17 @@ class Answering:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # before it was accepted: 403
         elif scope["type"] == "http":
-            response = await self._answer(Request(scope, receive))
-            await response(scope, receive, send)
+            client = Client(receive)
+            try:
+                response = await self._answer(Request(scope, client.receive))
+                await response(scope, client.receive, send)
+            except ClientDisconnect:
+                pass  # nobody waits for an answer
+            except asyncio.CancelledError:
+                if not client.has_left:
+                    raise
+            finally:
+                client.forget()
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -80,6 +91,8 @@ class Answering:
             if inspect.isawaitable(value):
                 value = await value
             return response_to(value)
+        except ClientDisconnect:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the code raises
             return response_to_error(error)
 

@@ -1,6 +1,7 @@
 """The server of `loadshed run`, from its start to its end."""
 
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -85,6 +86,7 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
             tasks.start_soon(_await_signal, signals, service)
             failure: LoadShedError | None = None  # raised below as it is, not wrapped
             came_to_serve = False
+            _collect_less()
             try:
                 came_to_serve = await _run(service, start)
             except LoadShedError as error:
@@ -100,6 +102,17 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
     if failure is not None:
         raise failure
     return came_to_serve
+
+
+def _collect_less() -> None:
+    """Let the garbage collector alone with what is there for good.
+
+    This process makes no cycles to speak of, and runs no code of its users. At its usual pace the
+    collector takes a quarter of the time of a small request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
 
 
 async def _run(service: Service, start: Start) -> bool:

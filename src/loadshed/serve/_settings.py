@@ -36,9 +36,8 @@ class BackpressureConfig:
     def __post_init__(self) -> None:
         if self.status_code not in STATUS_CODES:
             raise ConfigError("status_code", self.status_code, "503 or 429")
-        number = seconds("retry_after_s", self.retry_after_s)
-        if number is None and self.retry_after_s is not None:  # it is infinite
-            raise ConfigError("retry_after_s", self.retry_after_s, "a number of seconds, or None")
+        retry_after_s = seconds("retry_after_s", self.retry_after_s)
+        object.__setattr__(self, "retry_after_s", retry_after_s)  # it was infinite, perhaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import click
 from loadshed._errors import ConfigError
 from loadshed.serve._address import state_of
 from loadshed.serve._command.common import FAILED, address_option, mistakes, read_file, say
+from loadshed.serve._command.ray import serve_on_ray
 from loadshed.serve._config.file import from_plain
 from loadshed.serve._config.schema import HTTPOptions, ServeConfig
 from loadshed.serve._main import Start, serve
@@ -35,6 +36,13 @@ NUMBERS = ("num_replicas", "max_ongoing_requests", "max_queued_requests")
 @click.option(
     "--app-dir", default=".", show_default=True, help="Where to look for modules.", metavar="DIR"
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["loadshed", "ray"]),
+    default="loadshed",
+    show_default=True,
+    help="What serves it; ray is Ray Serve, on the cluster that runs or one that is started.",
+)
 @click.option("--reload", is_flag=True, help="Replace replicas when a file of the code changes.")
 @click.option("--resume", is_flag=True, help="Be again what the last server here was to be.")
 @address_option
@@ -45,6 +53,7 @@ def run(
     *,
     address: str,
     app_dir: str,
+    engine: str,
     reload: bool,
     resume: bool,
     host: str | None,
@@ -76,7 +85,10 @@ def run(
         start["tune"] = checked(tune)
     config = config.model_copy(update={"http_options": _http_options(config, http)})
     _log()
-    if not serve(Start(config=config, address=address, reload=reload, say=say, **start)):
+    if engine == "ray":
+        _refuse("--engine ray", *("--resume",) * resume, *("--reload",) * reload)
+        serve_on_ray(config, app_dir=app_dir, tune=start.get("tune", {}))
+    elif not serve(Start(config=config, address=address, reload=reload, say=say, **start)):
         sys.exit(FAILED)
 
 
