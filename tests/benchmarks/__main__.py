@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import asgi, client, limiter, pool, pool_asgi
+from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "limiter": limiter.main,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "client": client.main,
     "pool": pool.main,
     "pool_asgi": pool_asgi.main,
+    "serve": serve.main,
 }
 
 if __name__ == "__main__":

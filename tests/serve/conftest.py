@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from loadshed.serve._control import Control
 
 LONG = 60
 """Seconds that nothing here takes."""
@@ -126,10 +129,9 @@ class Loadshed:
         return self._url or str(self.status()["url"])
 
     def status(self) -> dict[str, Any]:
-        """What `loadshed status --json` says."""
-        found = self.command("status", "--json")
-        assert found.returncode == 0, found.stderr
-        return dict(json.loads(found.stdout))
+        """What the server says of itself."""
+        with closing(Control(str(self.directory / "loadshed" / "control.sock"))) as control:
+            return control.status()
 
     def get(self, path: str = "/") -> httpx.Response:
         """A request."""

@@ -103,3 +103,93 @@ class Broken:
 
 
 broken = deployment(Broken).bind()
+
+
+class InThreads:
+    """Calls from a thread, which has other ways to wait."""
+
+    def __init__(self, model: DeploymentHandle) -> None:
+        self.model = model
+        try:
+            model.remote(1)
+        except RuntimeError as error:
+            self.too_early = str(error)
+
+    def __call__(self, request: Request) -> Any:
+        model = self.model
+        stream = model.options(stream=True)
+        twice = model.remote(model.remote(2))
+        slow = model.slow.remote()
+        try:
+            slow.result(timeout_s=0.01)
+        except TimeoutError:
+            slow.cancel()
+        left = iter(stream.count.remote(10**9))
+        first = next(left)
+        left.close()
+        return {
+            "twice": twice.result(),
+            "by name": model.remote(x=model.remote(x=1)).result(),
+            "items": list(stream.count.remote(model.remote(1))),
+            "first": first,
+            "too early": self.too_early,
+        }
+
+    async def not_here(self) -> list[str]:
+        said = []
+        response = self.model.remote(1)
+        for wrong in (
+            response.result,
+            lambda: iter(self.model.options(stream=True).count.remote(1)),
+            lambda: self.model._private,
+        ):
+            try:
+                wrong()
+            except (RuntimeError, AttributeError) as error:
+                said.append(str(error))
+        async with self.model.options(stream=True).count.remote(10**9) as items:
+            said.append(str(await anext(items)))
+        again = self.model.options(stream=True).count.remote(10**9)
+        again.cancel()
+        return [*said, str([item async for item in again])]
+
+
+class Asking:
+    """Hands a question on."""
+
+    def __init__(self, other: DeploymentHandle) -> None:
+        self.other = other
+
+    async def __call__(self, request: Request) -> Any:
+        return await self.other.not_here.remote()
+
+
+wide = model.options(max_ongoing_requests=10, max_queued_requests=10, name="Wide")
+in_threads = deployment(InThreads).bind(wide.bind(3))
+asking = deployment(Asking).bind(in_threads)
+
+
+class Hanging:
+    """Is never made."""
+
+    def __init__(self) -> None:
+        time.sleep(1000)
+
+    def __call__(self) -> None:
+        pass
+
+
+hanging = deployment(graceful_shutdown_timeout_s=0.1)(Hanging).bind()
+
+
+class Beside:
+    """Is made, beside what can't be."""
+
+    def __init__(self, broken: DeploymentHandle, hanging: DeploymentHandle) -> None:
+        pass
+
+    def __call__(self) -> None:
+        pass
+
+
+beside_broken = deployment(Beside).bind(broken, hanging)

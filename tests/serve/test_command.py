@@ -20,7 +20,9 @@ def test_a_deployment_is_run_looked_at_and_shut_down(loadshed: Loadshed) -> None
     assert loadshed.get().json()["version"] == "1"
     assert loadshed.get("/-/healthz").text == "success"
     assert loadshed.get("/-/routes").json() == {"/": "default"}
-    status = loadshed.status()
+    shown = loadshed.command("status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    status = json.loads(shown.stdout)
     application = status["applications"]["default"]
     assert (status["pid"], application["status"], application["message"]) == (
         loadshed.pid,
@@ -148,7 +150,8 @@ def test_a_mistake_is_told_without_a_traceback(
     loadshed: Loadshed, arguments: list[str], said: str
 ) -> None:
     loadshed.config()
-    run = loadshed.command("run", *arguments, "--app-dir", "code")
+    port = () if "--port" in arguments else ("--port", "0")
+    run = loadshed.command("run", *arguments, *port, "--app-dir", "code")
     assert run.returncode == 2, run.stderr
     assert said in run.stderr
     assert "loadshed/_" not in run.stderr.replace("loadshed/serve/_hosted", "").replace(

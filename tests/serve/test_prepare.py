@@ -15,7 +15,7 @@ from loadshed.serve._settings import Settings
 from loadshed.serve._store import CodeStore
 
 pytestmark = pytest.mark.anyio
-# ruff: noqa: ASYNC240 - other processes find it there
+
 
 APP = """
 import os

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
 from tests.serve.conftest import Loadshed, until
@@ -126,22 +125,20 @@ app = Model.bind()
 """
 
 
-@pytest.mark.parametrize(
-    ("application", "said"),
-    [
-        ({"import_path": "model:nothing"}, "config.yaml:1:"),
-        ({"deployments": [{"name": "Modell"}]}, "did you mean 'Model'?"),
-        ({"deployments": [{"name": "Model", "num_replicas": 0}]}, "a whole number >= 1, not 0."),
-        ({"runtime_env": {"working_dir": "nowhere"}}, "a directory that exists"),
-        ({"import_pat": "x:y"}, "did you mean 'import_path'?"),
-    ],
-)
-def test_a_file_with_a_mistake_changes_nothing(
-    loadshed: Loadshed, application: dict[str, Any], said: str
-) -> None:
+MISTAKES: dict[str, dict[str, Any]] = {
+    "config.yaml:1:": {"import_path": "model:nothing"},
+    "did you mean 'Model'?": {"deployments": [{"name": "Modell"}]},
+    "a whole number >= 1, not 0.": {"deployments": [{"name": "Model", "num_replicas": 0}]},
+    "a directory that exists": {"runtime_env": {"working_dir": "nowhere"}},
+    "did you mean 'import_path'?": {"import_pat": "x:y"},
+}
+
+
+def test_a_file_with_a_mistake_changes_nothing(loadshed: Loadshed) -> None:
     loadshed.start(loadshed.config())
     before = pids(loadshed), loadshed.command("config").stdout
-    assert said in loadshed.deploy(loadshed.config_of(application), code=2)
+    for said, application in MISTAKES.items():
+        assert said in loadshed.deploy(loadshed.config_of(application), code=2)
     assert (pids(loadshed), loadshed.command("config").stdout) == before
     assert loadshed.status()["generation"] == 1
 

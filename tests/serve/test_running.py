@@ -127,7 +127,7 @@ async def test_what_is_raised_in_the_block_leaves_it_as_it_is() -> None:
     ],
 )
 async def test_a_setting_that_is_wrong_is_refused(settings: dict[str, Any], said: str) -> None:
-    arguments = {"app": served.picky, "port": 0} | settings
+    arguments: dict[str, Any] = {"app": served.picky, "port": 0} | settings
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         async with running(**arguments):
             pytest.fail("It came to serve.")

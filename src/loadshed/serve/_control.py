@@ -76,6 +76,10 @@ class Control:
             transport=httpx.HTTPTransport(uds=address), base_url="http://loadshed", timeout=600
         )
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
     def status(self) -> dict[str, Any]:
         """What it does."""
         return self._ask("GET", "/status")

@@ -137,7 +137,7 @@ class DeploymentResponse(Awaitable[Any]):
 class DeploymentResponseGenerator(AsyncIterator[Any]):
     """The items of a generator, as they come: for `async for`, or in a thread for `for`.
 
-    Whoever may leave early closes it (`contextlib.aclosing`), or cancels it.
+    Whoever may leave early closes it: by `aclose`, `cancel`, or as an `async with`.
     """
 
     def __init__(self, stream: OutStream) -> None:
@@ -153,6 +153,12 @@ class DeploymentResponseGenerator(AsyncIterator[Any]):
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("`for` would hold up the event loop: use `async for`.")
         return self._stream
+
+    async def __aenter__(self) -> "DeploymentResponseGenerator":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stream.close()
 
     async def aclose(self) -> None:
         """End the generator, if it has not ended by itself."""

@@ -1,0 +1,156 @@
+"""Applications on their way to their goals, with real replicas and without HTTP."""
+
+import dataclasses
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from loadshed.serve import deployment
+from loadshed.serve._controller import Controller
+from loadshed.serve._goal import Goal
+from loadshed.serve._running import _goal
+from loadshed.serve._running_deployment import RunningDeployment
+from tests.serve import served
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@asynccontextmanager
+async def controlling() -> AsyncIterator[Controller]:
+    async with anyio.create_task_group() as tasks:
+        controller = Controller(tasks)
+        yield controller
+        with anyio.fail_after(30):
+            await controller.close()
+        tasks.cancel_scope.cancel()
+
+
+def goal(app: Any = served.picky, *, name: str = "a", **settings: Any) -> Goal:
+    made = _goal(app, name, "/")
+    deployments = {
+        each: dataclasses.replace(found, **settings) for each, found in made.deployments.items()
+    }
+    return dataclasses.replace(made, deployments=deployments)
+
+
+async def until(controller: Controller, condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(30):
+        while not condition():
+            with anyio.move_on_after(0.02):
+                await controller.next_change()
+
+
+def pids(controller: Controller, name: str = "pick") -> set[int]:
+    found = controller.status()["a"]["deployments"].get(name, {"replicas": []})
+    return {each["pid"] for each in found["replicas"]}
+
+
+async def test_a_deploy_takes_the_place_of_one_that_hangs() -> None:
+    async with controlling() as controller:
+        controller.aim([goal(served.hanging)])
+        await until(controller, lambda: bool(pids(controller, "Hanging")))
+        assert not controller.is_well
+        controller.aim([goal()])
+        await controller.settled()
+        assert controller.status()["a"]["status"] == "RUNNING"
+        assert set(controller.status()["a"]["deployments"]) == {"pick"}
+        before = pids(controller)
+        controller.aim([goal(served.hanging)])
+        await until(controller, lambda: bool(pids(controller, "Hanging")))
+        controller.aim([goal(num_replicas=2)])
+        await controller.settled()
+        assert controller.status()["a"]["status"] == "RUNNING"
+        assert before < pids(controller)
+
+
+async def test_what_is_to_go_and_then_not_is_there() -> None:
+    async with controlling() as controller:
+        controller.aim([goal()])
+        await controller.settled()
+        before = pids(controller)
+        controller.aim([])
+        controller.aim([goal()])
+        await controller.settled()
+        assert controller.status()["a"]["status"] == "RUNNING"
+        assert len(pids(controller)) == 1
+        assert controller.paths == set()
+        controller.aim([])
+        await until(controller, lambda: not controller.status())
+        controller.aim([goal()])
+        await controller.settled()
+        assert not pids(controller) & before
+
+
+async def test_one_whose_replica_is_not_there_is_unhealthy_until_it_is() -> None:
+    async with controlling() as controller:
+        controller.aim([goal()])
+        await controller.settled()
+        (pid,) = pids(controller)
+        os.kill(pid, signal.SIGKILL)
+        await until(controller, lambda: controller.status()["a"]["status"] == "UNHEALTHY")
+        await until(controller, lambda: controller.status()["a"]["status"] == "RUNNING")
+
+
+async def test_what_fails_in_one_deployment_puts_the_others_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with controlling() as controller:
+        both = deployment(served.Asking).bind(served.in_threads)
+        controller.aim([goal(both)])
+        await controller.settled()
+        before = pids(controller, "Wide"), pids(controller, "Asking")
+        changing = RunningDeployment.change
+
+        async def change(self: RunningDeployment, *args: Any) -> None:
+            if self.name == "Asking":
+                raise LookupError
+            await changing(self, *args)
+
+        monkeypatch.setattr(RunningDeployment, "change", change)
+        controller.aim([goal(both, max_wait=3)])
+        await until(controller, lambda: "message" in failed(controller))
+        assert "LookupError()" in failed(controller)["message"]
+        assert "could not be restored" in failed(controller)["message"]
+        assert failed(controller)["deployments"]["Asking"]["status"] == "DEPLOY_FAILED"
+        monkeypatch.undo()
+        controller.aim([goal(both)])
+        await controller.settled()
+        assert controller.status()["a"]["status"] == "RUNNING"
+        assert before == (pids(controller, "Wide"), pids(controller, "Asking"))
+
+
+def failed(controller: Controller) -> dict[str, Any]:
+    report = controller.status()["a"]
+    return report if report["status"] == "DEPLOY_FAILED" else {}
+
+
+async def test_what_starts_beside_what_fails_does_not_stay() -> None:
+    async with controlling() as controller:
+        controller.aim([goal(served.beside_broken)])
+        await controller.settled()
+        assert "no weights" in failed(controller)["message"]
+        assert failed(controller)["deployments"] == {}
+        assert not controller.serves
+
+
+async def test_time_limits_and_health_checks_change_without_a_new_replica() -> None:
+    no_limit: float | None = None
+    async with controlling() as controller:
+        controller.aim([goal(graceful_shutdown_timeout_s=None)])
+        await controller.settled()
+        assert controller.grace == no_limit
+        before = pids(controller)
+        controller.aim([goal(graceful_shutdown_timeout_s=1, health_check_period_s=0.05)])
+        await controller.settled()
+        assert controller.grace == 1
+        assert pids(controller) == before
