@@ -25,7 +25,7 @@ def layer(module: str) -> int:
     first = path.split(".")[0]
     if first in LAYERS:
         return LAYERS.index(first)
-    if first == "_command":
+    if first in {"_command", "__main__"}:
         return LAYERS.index("integrations")
     return LAYERS.index("shells" if first.startswith("_") else "integrations")
 

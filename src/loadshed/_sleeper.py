@@ -1,6 +1,8 @@
 """Sleeper: a task that sleeps until it is woken, on asyncio and trio."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import anyio
 
@@ -38,8 +40,8 @@ class FutureSleeper:
 
     __slots__ = ("_future",)
 
-    def __init__(self) -> None:
-        self._future = asyncio.get_running_loop().create_future()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future = loop.create_future()
 
     async def sleep(self) -> None:
         """Sleep until woken: at once, if that has happened already."""
@@ -56,7 +58,9 @@ class FutureSleeper:
         return True
 
 
-def sleepers() -> type[Sleeper | FutureSleeper]:
-    """The best ones for the event loop that runs."""
-    is_asyncio = anyio.get_cancelled_exc_class() is asyncio.CancelledError
-    return FutureSleeper if is_asyncio else Sleeper
+def sleepers() -> Callable[[], Sleeper | FutureSleeper]:
+    """Makes the best ones for the event loop that runs."""
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return Sleeper
+    # Kept: to ask for it takes a system call on Python 3.11.
+    return partial(FutureSleeper, asyncio.get_running_loop())

@@ -71,7 +71,7 @@ def parsed(output: str) -> Speed:
         return match.groups() if (match := re.search(pattern, output)) else ()
 
     [rate] = found(r"Requests/sec: +([\d.]+)")
-    number, unit = found(r"50% +([\d.]+)(us|ms|s)")
+    number, unit = found(r"(?m)^ +50% +([\d.]+)(us|ms|s)")
     errors = [*found(r"Non-2xx or 3xx responses: (\d+)")]
     errors += found(r"errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
     return Speed(float(rate), float(number) * UNITS[unit], sum(map(int, errors)))

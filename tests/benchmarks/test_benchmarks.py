@@ -1,8 +1,12 @@
 """The benchmarks run to their end: the figures of a moment are not looked at."""
 
+import itertools
+from pathlib import Path
+
 import pytest
 
-from tests.benchmarks import asgi, client, limiter, pool, pool_asgi
+from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve, serve_load
+from tests.benchmarks.serve_load import Answer, Speed
 
 
 def test_the_limiters_benchmark_runs(
@@ -56,3 +60,59 @@ def test_the_benchmark_of_the_pools_application_runs(
     monkeypatch.setattr(pool_asgi, "CAPACITY_REQUESTS", 2)
     pool_asgi.main()
     assert "those that were served in the end" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_the_command_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("STARTS", "ROUNDS", "OVERLOAD_ROUNDS"):
+        monkeypatch.setattr(serve, name, 1)
+    monkeypatch.setattr(serve, "NUMBERS_OF_REPLICAS", [1])
+    monkeypatch.setattr(serve, "CONNECTIONS", [2])
+    monkeypatch.setattr(serve, "FACTORS", [5])
+    for name in ("SECONDS", "OVERLOAD_SECONDS", "WARM_UP", "IDLE"):
+        monkeypatch.setattr(serve, name, 0.1)
+    monkeypatch.setattr(serve, "RAY_PYTHON", Path("/nowhere-ray/bin/python"))
+    monkeypatch.setattr(serve_load, "WRK", None)
+    serve.main()
+    shown = capsys.readouterr().out
+    assert "Ray is left out" in shown
+    assert "of these were no 200" not in shown
+    assert "those that were served: the 99th percentile" in shown
+
+
+def test_the_command_is_shown_beside_ray_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    speeds = {serve.OURS: 5_000, serve.RAY: 250, serve.BARE: 20_000}
+    serve.show_speeds({side: [Speed(rate, 1 / rate, 0)] for side, rate in speeds.items()}, 1, 1)
+    shown = capsys.readouterr().out
+    assert "20.00 x   target >= 20 x: met" in shown
+    assert "0.25 x   target >= 0.5 x: MISSED" in shown
+
+
+def test_what_is_answered_late_or_before_the_load_is_steady_is_no_goodput(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "WARM_UP", 1)
+    monkeypatch.setattr(serve, "OVERLOAD_SECONDS", 2)
+    cases = itertools.product([200, 503], [0.5, 1.5], [0.5, 1.5, 3.5])
+    assert serve.goodput([Answer(*case, late=0) for case in cases]) == 0.5
+
+
+def test_what_wrk_tells_is_understood() -> None:
+    output = """Running 1s test @ http://127.0.0.1:8000/
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.40ms  512.07us   6.60ms   87.65%
+    Req/Sec    12.46k   736.72    13.19k    80.00%
+  Latency Distribution
+     50%  849.00us
+     75%    1.51ms
+     90%    1.77ms
+     99%    3.21ms
+  12398 requests in 1.00s, 1.63MB read
+  Socket errors: connect 0, read 2, write 0, timeout 1
+  Non-2xx or 3xx responses: 7
+Requests/sec:  12387.87
+Transfer/sec:      1.63MB
+"""
+    assert serve_load.parsed(output) == Speed(12387.87, 849 * 1e-6, 10)

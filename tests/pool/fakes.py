@@ -8,7 +8,7 @@ from loadshed import NotPicklableError, ReplicaDiedError, ReplicaPool, ReplicaSt
 from loadshed._policy.routing import Latency
 from loadshed._policy.wire import Frame, Kind
 from loadshed._pool.call import Call
-from loadshed._sleeper import FutureSleeper, Sleeper
+from loadshed._sleeper import Sleeper
 
 ANSWER = [pickle.dumps("the answer")]
 
@@ -45,7 +45,7 @@ class Fake:
         self.slots = slots
         self.name = "fake#1"
         self.is_foreign = False
-        self.sleepers: type[Sleeper | FutureSleeper] = Sleeper
+        self.sleepers: Any = Sleeper
         self.state = ReplicaState.RUNNING
         self.latency = Latency()
         self.ongoing = 0

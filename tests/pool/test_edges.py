@@ -39,7 +39,7 @@ from loadshed._replica import main_module
 from loadshed._replica.channel import Channel, failure
 from loadshed._replica.server import Server
 from loadshed._replica.target import Target
-from loadshed._sleeper import FutureSleeper, Sleeper
+from loadshed._sleeper import Sleeper
 from tests.pool import targets
 from tests.pool.helpers import LONG
 from tests.pool.targets import Model
@@ -54,7 +54,7 @@ class Answering:
 
     def __init__(self) -> None:
         self.is_foreign = False
-        self.sleepers: type[Sleeper | FutureSleeper] = Sleeper
+        self.sleepers: Any = Sleeper
         self.sent: list[Any] = []
 
     def send(self, parts: Any) -> None:

@@ -411,10 +411,10 @@ def test_a_replica_whose_pool_is_gone_before_the_first_frame_just_ends(
 def test_a_replica_that_cannot_start_answers_with_the_reason(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(*_: object) -> tuple[Target, tuple[Any, ...]]:
+    def make(*_: object) -> tuple[Target, tuple[Any, ...], None]:
         if where == "made":
             raise SystemExit(4)
-        return Target(targets_replica.Configured, (), {}), ("bad",)
+        return Target(targets_replica.Configured, (), {}), ("bad",), None
 
     monkeypatch.setattr(replica_main, "_make", make)
     ours, theirs = socket.socketpair()

@@ -104,6 +104,7 @@ def test_one_that_fails_three_times_is_given_up_once(hangs: bool) -> None:
 def test_one_that_recovers_begins_anew() -> None:
     async def test(replica: Watched, watch: Watch) -> None:
         watch.begin(**BEGIN | {"period": 10, "timeout": 3})
+        await anyio.sleep(5)  # between two checks
         for is_well in (False, False, True, False, False, True):
             replica.is_well = is_well
             await anyio.sleep(10)

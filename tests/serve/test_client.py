@@ -49,7 +49,7 @@ async def turns() -> None:
 def serving(work: Callable[[Client, Connection], Awaitable[None]]) -> None:
     async def serve() -> None:
         connection = Connection()
-        client = Client(connection.receive)
+        client = Client(connection.receive, asyncio.get_running_loop())
         try:
             await work(client, connection)
         finally:

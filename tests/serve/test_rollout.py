@@ -127,7 +127,7 @@ app = Model.bind()
 
 MISTAKES: dict[str, dict[str, Any]] = {
     "config.yaml:1:": {"import_path": "model:nothing"},
-    "did you mean 'Model'?": {"deployments": [{"name": "Modell"}]},
+    "in the code, 'Model', not 'Modell'": {"deployments": [{"name": "Modell"}]},
     "a whole number >= 1, not 0.": {"deployments": [{"name": "Model", "num_replicas": 0}]},
     "a directory that exists": {"runtime_env": {"working_dir": "nowhere"}},
     "did you mean 'import_path'?": {"import_pat": "x:y"},

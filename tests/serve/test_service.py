@@ -14,7 +14,7 @@ from loadshed import ConfigError
 from loadshed.serve._config.file import ConfigFileError, from_plain
 from loadshed.serve._config.schema import HTTPOptions, ServeConfig
 from loadshed.serve._controller import Controller
-from loadshed.serve._service import Service, resumed
+from loadshed.serve._service import Service, saved
 from tests.pool.helpers import until
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +85,7 @@ async def answer(service: Service, path: str = "/") -> bytes:
     return b"".join(message.get("body", b"") for message in sent)
 
 
-def saved(code: Path) -> Any:
+def on_disk(code: Path) -> Any:
     return json.loads((code.parent / "state" / "goal.json").read_text())
 
 
@@ -96,11 +96,11 @@ def copies(code: Path) -> list[str]:
 async def test_what_it_is_told_is_saved_and_reached(code: Path) -> None:
     async with service_of(code) as service:
         assert service.generation == 0
-        assert service.status()["proxies"] == {"": "HEALTHY"}
+        assert service.status()["proxies"] == {"": "STARTING"}
         wanted = config(app(name="a", route_prefix="/a"))
         assert await service.deploy(wanted) == []
         assert service.config is wanted
-        assert saved(code)["config"]["applications"][0]["import_path"] == "served:app"
+        assert on_disk(code)["config"]["applications"][0]["import_path"] == "served:app"
         service.url = "http://here"
         status = service.status()
         assert (status["pid"], status["url"], status["generation"]) == (
@@ -119,10 +119,10 @@ async def test_what_it_is_told_is_saved_and_reached(code: Path) -> None:
 async def test_what_is_wrong_changes_nothing(code: Path) -> None:
     async with service_of(code) as service:
         await service.deploy(config(app()))
-        before = saved(code)
+        before = on_disk(code)
         with pytest.raises(ConfigFileError):
             await service.deploy(config(app(import_path="served:nothing")))
-        assert saved(code) == before
+        assert on_disk(code) == before
         assert service.generation == 1
         await service.controller.settled()
         assert await answer(service) == b"1"
@@ -188,7 +188,8 @@ async def test_a_server_goes_on_with_what_the_last_one_was_made_of(code: Path) -
         await service.deploy(wanted)
         goals = service.controller.goals
     write(code, 2)
-    again, app_dir, codes = resumed(code.parent / "state")
+    found = saved(code.parent / "state")
+    again, app_dir, codes = found.config, found.app_dir, found.codes
     assert again == wanted
     assert app_dir == str(code)
     assert codes == {"default": goals["default"].code}
@@ -203,7 +204,7 @@ async def test_a_server_goes_on_with_what_the_last_one_was_made_of(code: Path) -
 
 def test_where_nothing_was_saved_nothing_can_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="resume must be the goal of a server that ran at this"):
-        resumed(tmp_path)
+        saved(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_where_nothing_was_saved_nothing_can_be_resumed(tmp_path: Path) -> None:
 def test_what_was_not_saved_by_a_server_can_not_be_resumed(tmp_path: Path, text: str) -> None:
     (tmp_path / "goal.json").write_text(text)
     with pytest.raises(ConfigError):
-        resumed(tmp_path)
+        saved(tmp_path)
 
 
 async def test_it_knows_when_its_code_was_changed_last(code: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Call: one request to a replica, from when it is sent until it is answered."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from loadshed._failure import not_picklable, unpack
@@ -15,7 +16,7 @@ class Replica(Protocol):
 
     name: str
     is_foreign: bool
-    sleepers: type[Sleeper | FutureSleeper]
+    sleepers: Callable[[], Sleeper | FutureSleeper]
 
     def send(self, parts: list[Buffer]) -> None:
         """Send a frame that belongs to a call that has begun."""

@@ -176,14 +176,19 @@ class Crew:
         self._is_open = True
         self._slots.serve()
 
-    async def scale(self, count: int) -> None:
+    async def scale(self, count: int, *, at_once: bool = False) -> None:
         """Have so many: start more, or let some end when they have finished their work.
+
+        Args:
+            count: How many.
+            at_once: Whether to begin with that before anything is awaited.
 
         Raises:
             ReplicaUnavailableError: One can't be started. There are as many as before, then.
             ConfigError: A setting is not one that the target can have.
         """
-        await self._until_gone_back()  # from what was cancelled
+        if not at_once:
+            await self._until_gone_back()  # from what was cancelled: it replaces some
         staying = self._staying
         if count >= len(staying):
             await self._start([Place(self) for _ in range(count - len(staying))])

@@ -364,8 +364,8 @@ class ReplicaPool:
                 config = (user_config,)
                 try:
                     await crew.configure(config)
-                except BaseException:
-                    await crew.scale(before)
+                except BaseException:  # this one may be cancelled
+                    await crew.scale(before, at_once=True)
                     raise
             self._plan = replace(self._plan, config=config, max_ongoing_requests=ongoing)
             self._num_replicas, self._max_queued = count, queued

@@ -31,6 +31,7 @@ class Channel:
         self._decoder = Decoder()
         self._lock = Lock()
         self._soon: list[Buffer] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # to ask for it takes a system call
 
     def receive(self) -> list[Frame] | None:
         """Wait for bytes: the frames that they complete. None: the pool has gone."""
@@ -62,7 +63,9 @@ class Channel:
             now: Whether to send it now, after those that wait.
         """
         if not (now or self._soon):
-            asyncio.get_running_loop().call_soon(self._flush)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._flush)
         self._soon += parts
         if now or not all(type(part) is bytes for part in parts):
             self._flush()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Any
+from typing import Any, Self
 
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve import exceptions as rays
@@ -125,6 +125,12 @@ class RayItems(AsyncIterator[Any]):
         except asyncio.CancelledError:
             self.cancel()
             raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
 
     def __iter__(self) -> Iterator[Any]:
         if asyncio._get_running_loop() is not None:

@@ -15,20 +15,21 @@ class Client:
 
     Args:
         receive: Where its messages come from.
+        loop: The event loop; to ask for it takes a system call on Python 3.11.
 
     Attributes:
         has_left: Whether it has left.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self.has_left = False
         self._receive = receive
         self._is_receiving = False
         self._messages: deque[Message] = deque()
         self._changed = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._loop = loop
+        self._task = asyncio.current_task(loop)
         self._timer = self._loop.call_later(LISTEN_AFTER, self._listen)
 
     async def receive(self) -> Message:

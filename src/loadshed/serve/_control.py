@@ -38,7 +38,9 @@ def control_application(service: Service) -> Starlette:
         wanted = await request.json()
         try:
             read = from_plain(wanted["config"])
-            warnings = await service.deploy(read.config, restart=wanted["restart"])
+            warnings = await service.deploy(
+                read.config, restart=wanted["restart"], file=wanted["file"]
+            )
         except ConfigFileError as error:
             return JSONResponse({"mistakes": [_said(each) for each in error.mistakes]}, 422)
         answer = {"generation": service.generation, "warnings": [_said(each) for each in warnings]}
@@ -88,8 +90,13 @@ class Control:
         """What it is to be."""
         return self._ask("GET", "/config")
 
-    def deploy(self, config: dict[str, Any], *, restart: bool) -> dict[str, Any]:
+    def deploy(self, config: dict[str, Any], *, restart: bool, file: str = "") -> dict[str, Any]:
         """Have it be something else.
+
+        Args:
+            config: What it is to be, as JSON has it.
+            restart: Whether replicas are to be replaced though nothing has changed.
+            file: The file that it comes from.
 
         Returns:
             Its `generation`, and `warnings`.
@@ -97,7 +104,7 @@ class Control:
         Raises:
             ConfigFileError: Something is wrong with it; nothing has changed.
         """
-        wanted = {"config": config, "restart": restart}
+        wanted = {"config": config, "restart": restart, "file": file}
         return self._ask("PUT", "/config", json=wanted)
 
     def shutdown(self) -> None:

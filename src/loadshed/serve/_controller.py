@@ -26,13 +26,16 @@ class Controller:
         self._tasks = tasks
         self._applications: dict[str, RunningApplication] = {}
         self._has_changed = anyio.Event()
+        self._is_aimed = False
         self._is_closing = False
 
     @property
     def is_well(self) -> bool:
         """Whether all applications serve, or have served, and it is not about to end."""
-        return not self._is_closing and all(
-            each.is_serving or each.goal is None for each in self._applications.values()
+        return (
+            self._is_aimed
+            and not self._is_closing
+            and all(each.is_serving or each.goal is None for each in self._applications.values())
         )
 
     @property
@@ -55,6 +58,7 @@ class Controller:
 
     def aim(self, goals: Iterable[Goal]) -> None:
         """Have these goals. What is none of them goes; what has not changed goes on."""
+        self._is_aimed = True
         wanted = {goal.name: goal for goal in goals}
         for name, application in self._applications.items():
             if name not in wanted and application.goal is not None:
@@ -91,6 +95,13 @@ class Controller:
     def is_settled(self) -> bool:
         """Whether each is what it is to be, or won't come to be that."""
         return all(each.is_settled for each in self._applications.values())
+
+    @property
+    def is_all_running(self) -> bool:
+        """Whether each is what it is to be."""
+        return self._is_aimed and all(
+            each.status in {"RUNNING", "UNHEALTHY"} for each in self._applications.values()
+        )
 
     @property
     def serves(self) -> bool:

@@ -71,8 +71,10 @@ def merged(
     for index, name in enumerate(overrides):
         if name not in names:
             expected = f"the name of a deployment in the code, {' or '.join(map(repr, names))}"
+            if names[1:]:
+                expected += did_you_mean(name, names)
             setting = f"deployments[{index}].name"
-            raise ConfigError(setting, name, expected + did_you_mean(name, names))
+            raise ConfigError(setting, name, expected)
     found = {}
     for each in described.deployments:
         given = [each.given, overrides.get(each.name, {})]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Self
 
 from loadshed._replica import outward
 from loadshed._replica.outward import OutStream, Outward, Value
@@ -154,7 +154,7 @@ class DeploymentResponseGenerator(AsyncIterator[Any]):
             raise RuntimeError("`for` would hold up the event loop: use `async for`.")
         return self._stream
 
-    async def __aenter__(self) -> "DeploymentResponseGenerator":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -64,13 +64,16 @@ class Answering:
         self._is_async = is_async(function)
         self._takes_request = bool(inspect.signature(function).parameters)
         self._threads = Threads()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # before it was accepted: 403
         elif scope["type"] == "http":
-            client = Client(receive)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            client = Client(receive, self._loop)
             try:
                 response = await self._answer(Request(scope, client.receive))
                 await response(scope, client.receive, send)

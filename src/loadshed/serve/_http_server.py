@@ -1,5 +1,6 @@
 """HTTPServer: uvicorn, on a socket of ours, in an event loop that goes on without it."""
 
+import asyncio
 import contextlib
 import math
 import socket
@@ -8,9 +9,11 @@ from typing import Any
 
 import anyio
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from loadshed._errors import ConfigError
 from loadshed._policy.settings import whole_number
+from loadshed.serve._controller import Controller
 
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted: uvicorn's own default."""
@@ -48,6 +51,48 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+LARGE = 16 * 1024
+"""Bytes from which on a write is not joined with others: to copy it takes longer."""
+
+
+class _Joining:
+    """A transport that writes at the end of the event loop's turn what was written in it.
+
+    uvicorn writes the head of a response and its body apart, and the event loop sends each at once.
+    """
+
+    __slots__ = ("_loop", "_parts", "_transport")
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        if len(data) >= LARGE:
+            self._flush()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_Joining(transport, self.loop))
+
+
 class HTTPServer:
     """Serves an ASGI application over HTTP.
 
@@ -57,15 +102,22 @@ class HTTPServer:
         settings: Of `uvicorn.Config`.
 
     Attributes:
+        closed: Set when it takes no more connections.
         ended: Set when it serves no more.
     """
 
     def __init__(self, app: Any, listener: socket.socket, **settings: Any) -> None:
-        defaults = {"log_config": None, "access_log": False, "lifespan": "off"}
+        defaults = {
+            "http": _Protocol,
+            "log_config": None,
+            "access_log": False,
+            "lifespan": "off",
+        }
         config = uvicorn.Config(app, **(defaults | settings))
         self._listener = listener
-        self._server = _Server(config)
+        self.closed = anyio.Event()
         self.ended = anyio.Event()
+        self._server = _Server(config, self.closed)
 
     async def serve(self) -> None:
         """Serve until `stop` is called, and then until all is answered: a task."""
@@ -75,6 +127,7 @@ class HTTPServer:
             for server in getattr(self._server, "servers", ()):  # uvicorn may have been cancelled
                 server.close()
             self._listener.close()
+            self.closed.set()
             self.ended.set()
 
     def stop(self, timeout: float | None) -> None:
@@ -88,7 +141,28 @@ class HTTPServer:
         self._server.should_exit = True
 
 
+async def close(server: HTTPServer, controller: Controller) -> None:
+    """Take no more requests, serve those that came, and end the replicas.
+
+    Both at a time: else what hangs would have its grace twice.
+    """
+    async with anyio.create_task_group() as tasks:
+        server.stop(controller.grace)
+        await server.closed.wait()
+        tasks.start_soon(controller.close)
+        await server.ended.wait()
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, closed: anyio.Event) -> None:
+        super().__init__(config)
+        self._closed = closed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and wait until all requests are answered."""
+        self._closed.set()  # who waits for that goes on when the listeners are closed
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are for the program."""

@@ -18,9 +18,8 @@ from loadshed.serve._config.file import ConfigFileError
 from loadshed.serve._config.schema import ServeConfig
 from loadshed.serve._control import control_application
 from loadshed.serve._controller import Controller
-from loadshed.serve._goal import Code
-from loadshed.serve._http_server import HTTPServer, listen, url_of
-from loadshed.serve._service import Service
+from loadshed.serve._http_server import HTTPServer, close, listen, url_of
+from loadshed.serve._service import Saved, Service
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at what nobody tells of: how replicas come up, files that change."""
@@ -34,7 +33,9 @@ class Start:
         config: What it is to be.
         address: The socket where it is told what to do.
         app_dir: Where modules are looked for that no `runtime_env` has.
-        codes: What its applications are made of, where that is settled already.
+        file: The file that it comes from.
+        resume: What the last server was to be; it is to be that again.
+        reached: What that was before, if it may not have come to be what it was to be.
         reload: Whether replicas are replaced when a file of the code changes.
         tune: Settings for the deployment that gets the requests of the only application.
         say: Tells the user something.
@@ -43,7 +44,9 @@ class Start:
     config: ServeConfig
     address: str
     app_dir: str
-    codes: Mapping[str, Code] = field(default_factory=dict)
+    file: str = ""
+    resume: Saved | None = None
+    reached: Saved | None = None
     reload: bool = False
     tune: Mapping[str, Any] = field(default_factory=dict)
     say: Callable[[str], None]
@@ -93,9 +96,7 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
                 failure = error
             finally:
                 with anyio.CancelScope(shield=True):
-                    front.stop(controller.grace)
-                    await front.ended.wait()
-                    await controller.close()
+                    await close(front, controller)
                     told.stop(0)
                     await told.ended.wait()
                 tasks.cancel_scope.cancel()
@@ -117,8 +118,11 @@ def _collect_less() -> None:
 
 async def _run(service: Service, start: Start) -> bool:
     """Serve until it is to end; whether it ever came to serve."""
+    if start.reached is not None:
+        await _try_to_be_again(service, start.reached)
+    codes = {} if start.resume is None else start.resume.codes
     config = await service.preparation.tuned(start.config, start.tune)
-    await service.deploy(config, codes=start.codes)
+    await service.deploy(config, codes=codes, file=start.file)
     came_to_serve = False
 
     async def begin() -> None:
@@ -138,6 +142,13 @@ async def _run(service: Service, start: Start) -> bool:
     if came_to_serve:
         start.say("Serving what came, and then ending.")
     return came_to_serve
+
+
+async def _try_to_be_again(service: Service, before: Saved) -> None:
+    """Be what the last server was: it goes on with that if it can't be what it was to be."""
+    with contextlib.suppress(ConfigFileError):
+        await service.deploy(before.config, codes=before.codes, file=before.file)
+        await service.controller.settled()
 
 
 async def _await_signal(signals: AsyncIterator[signal.Signals], service: Service) -> None:

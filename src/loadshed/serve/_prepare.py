@@ -41,6 +41,7 @@ class Preparation:
         *,
         restart: bool = False,
         codes: Mapping[str, Code] = MappingProxyType({}),
+        file: str = "",
     ) -> list[Goal]:
         """What the applications of a config are to be.
 
@@ -51,6 +52,7 @@ class Preparation:
             current: What they are to be now, by name.
             restart: Whether replicas are to be replaced though nothing has changed.
             codes: What they are made of, by name, where that is settled already.
+            file: The config file, which is no part of the code.
 
         Raises:
             ConfigFileError: Something is wrong with some of them: everything that was found.
@@ -63,7 +65,7 @@ class Preparation:
                 code = codes.get(application.name)
                 if code is None or not _exists(code):
                     turn = _turn(current.get(application.name)) + restart
-                    code = await anyio.to_thread.run_sync(self._code, application, turn)
+                    code = await anyio.to_thread.run_sync(self._code, application, turn, file)
                 goals.append(await self._goal(application, defaults, code))
             except LoadShedError as error:
                 mistakes.append(_mistake(index, application, error))
@@ -85,15 +87,18 @@ class Preparation:
             deployments=merged(described, overrides, defaults),
         )
 
-    def _code(self, application: ApplicationConfig, turn: int) -> Code:
+    def _code(self, application: ApplicationConfig, turn: int, file: str = "") -> Code:
         """What its replicas are made of: the files as they are now."""
         wanted = application.runtime_env
         directory = None
         paths = [self._app_dir]
         if wanted.working_dir is not None:
-            directory = self._store.add("runtime_env.working_dir", wanted.working_dir)
+            directory = self._store.add("runtime_env.working_dir", wanted.working_dir, without=file)
             paths.insert(0, str(directory))
-        modules = (self._store.add("runtime_env.py_modules", each) for each in wanted.py_modules)
+        modules = (
+            self._store.add("runtime_env.py_modules", each, without=file)
+            for each in wanted.py_modules
+        )
         paths += [str(module.parent) for module in modules]
         environment = Environment(
             variables=wanted.env_vars,

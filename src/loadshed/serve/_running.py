@@ -18,7 +18,7 @@ from loadshed.serve._described import Described, DescribedDeployment
 from loadshed.serve._goal import Code, Goal, digest, merged
 from loadshed.serve._graph import nodes
 from loadshed.serve._hosted import described
-from loadshed.serve._http_server import HTTPServer, listen, url_of
+from loadshed.serve._http_server import HTTPServer, close, listen, url_of
 from loadshed.serve._source import Source
 
 
@@ -90,7 +90,7 @@ async def running(
                 failure = error
             finally:
                 with anyio.CancelScope(shield=True):
-                    await _close(http, controller)
+                    await close(http, controller)
                 tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -162,10 +162,3 @@ def _check(controller: Controller, name: str) -> None:
     report = controller.status()[name]
     if report["status"] == "DEPLOY_FAILED":
         raise ReplicaUnavailableError(report["message"])
-
-
-async def _close(http: HTTPServer, controller: Controller) -> None:
-    """Take no more requests, serve those that came, and end the replicas."""
-    http.stop(controller.grace)
-    await http.ended.wait()
-    await controller.close()

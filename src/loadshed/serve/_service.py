@@ -21,6 +21,12 @@ from loadshed.serve._prepare import Preparation
 from loadshed.serve._source import Source
 from loadshed.serve._store import CodeStore, files_of
 
+GOAL = "goal.json"
+"""The file, in the state directory, with what a server is to be."""
+
+REACHED = "reached.json"
+"""The one with what it was when all of that was reached for the last time."""
+
 FIXED = ("host", "port", "root_path", "keep_alive_timeout_s")
 """The settings of the HTTP server that can't be changed while it runs."""
 
@@ -51,7 +57,9 @@ class Service:
         self.url = ""
         self._http_options = http_options
         self._app_dir = os.path.abspath(app_dir)
-        self._saved = state / "goal.json"
+        self._file = ""
+        self._state = state
+        self._saved: dict[str, Any] = {}
         self._store = CodeStore(state / "code")
         self.preparation = Preparation(self._store, app_dir)
         self._lock = anyio.Lock()
@@ -63,6 +71,7 @@ class Service:
         *,
         restart: bool = False,
         codes: Mapping[str, Code] | None = None,
+        file: str = "",
     ) -> list[Mistake]:
         """Have a config from now on. It is reached in the background.
 
@@ -70,6 +79,7 @@ class Service:
             config: The config.
             restart: Whether replicas are to be replaced though nothing has changed.
             codes: What its applications are made of, where that is settled already.
+            file: The file that it comes from; it is no part of the code.
 
         Returns:
             Warnings.
@@ -80,15 +90,16 @@ class Service:
         async with self._lock:
             current = self.controller.goals
             goals = await self.preparation.goals(
-                config, current, restart=restart, codes=codes or {}
+                config, current, restart=restart, codes=codes or {}, file=file
             )
-            saved = {
+            self._saved = {
                 "config": to_plain(config),
                 "app_dir": self._app_dir,
+                "file": file,
                 "codes": {goal.name: _plain(goal.code) for goal in goals},
             }
-            await anyio.to_thread.run_sync(save, self._saved, saved)
-            self.config = config
+            await self._save(GOAL)
+            self.config, self._file = config, file
             self.generation += 1
             self.controller.aim(goals)
             return _fixed(self._http_options, config.http_options)
@@ -99,15 +110,20 @@ class Service:
         Raises:
             ConfigFileError: The code can't be imported; nothing has changed.
         """
-        await self.deploy(self.config, restart=True)
+        await self.deploy(self.config, restart=True, file=self._file)
 
     async def tidy(self) -> None:
-        """Remove the copies of code that nothing is made of any more: a task."""
+        """Remember what was reached, and remove copies of code that nothing is made of: a task."""
         while True:
             await self.controller.settled()
             async with self._lock:
                 self._store.keep(self.controller.paths)
+                if self.controller.is_all_running:
+                    await self._save(REACHED)
             await self.controller.next_change()
+
+    async def _save(self, name: str) -> None:
+        await anyio.to_thread.run_sync(save, self._state / name, self._saved)
 
     def status(self) -> dict[str, Any]:
         """What it is doing, as plain data; the keys are Ray Serve's where that has them."""
@@ -142,19 +158,40 @@ class Service:
         await self._ending.wait()
 
 
-def resumed(state: Path) -> tuple[ServeConfig, str, dict[str, Code]]:
-    """What the last server was to be: its config, where modules are, what it is made of.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What a server was to be, or was.
+
+    Attributes:
+        config: Its config.
+        app_dir: Where modules are looked for that no `runtime_env` has.
+        file: The file that it came from.
+        codes: What its applications are made of, by name.
+    """
+
+    config: ServeConfig
+    app_dir: str
+    file: str
+    codes: dict[str, Code]
+
+
+def saved(state: Path, name: str = GOAL) -> Saved:
+    """What the last server was to be, or was.
 
     Raises:
         ConfigError: There is nothing, or it can't be read.
     """
-    path = state / "goal.json"
-    saved = load(path)
-    if saved is None:
+    path = state / name
+    plain = load(path)
+    if plain is None:
         raise ConfigError("resume", str(path), "the goal of a server that ran at this address")
     try:
-        codes = {name: _code(plain) for name, plain in saved["codes"].items()}
-        return from_plain(saved["config"], source=str(path)).config, saved["app_dir"], codes
+        return Saved(
+            config=from_plain(plain["config"], source=str(path)).config,
+            app_dir=plain["app_dir"],
+            file=plain["file"],
+            codes={name: _code(each) for name, each in plain["codes"].items()},
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError("resume", str(path), f"what a server has saved ({error!r})") from None
 

@@ -30,12 +30,13 @@ class CodeStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def add(self, setting: str, path: str) -> Path:
+    def add(self, setting: str, path: str, *, without: str = "") -> Path:
         """The copy of a directory; it is made if there is none.
 
         Args:
             setting: What the directory is given by, for an error.
             path: Where it is.
+            without: A file that is no part of the code though it may lie there: the config file.
 
         Raises:
             ConfigError: There is none, it can't be read or it is too large.
@@ -44,19 +45,20 @@ class CodeStore:
         if not source.is_dir():
             raise ConfigError(setting, path, "a directory that exists")
         try:
-            copy = self._directory / _digest(source, setting)
+            files = [each for each in files_of(source) if os.path.realpath(each) != without]
+            copy = self._directory / _digest(source, files, setting)
             if not copy.exists():
-                self._copy(source, copy)
+                self._copy(source, files, copy)
         except OSError as error:
             raise ConfigError(setting, path, f"a directory that can be copied ({error})") from error
         return copy / source.resolve().name
 
-    def _copy(self, source: Path, copy: Path) -> None:
+    def _copy(self, source: Path, files: list[Path], copy: Path) -> None:
         """Copy a directory: all of it is there, or nothing."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=self._directory) as new:
             inner = Path(new) / "code" / source.resolve().name
-            for path in files_of(source):
+            for path in files:
                 target = inner / path.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, target)
@@ -85,11 +87,11 @@ class CodeStore:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def _digest(directory: Path, setting: str) -> str:
+def _digest(directory: Path, files: list[Path], setting: str) -> str:
     """A name for the content of a directory."""
     total = hashlib.sha256(os.fsencode(directory.resolve().name))
     size = 0
-    for path in files_of(directory):
+    for path in files:
         size += path.stat().st_size
         if size > LARGEST:
             expected = f"a directory of at most {LARGEST // 1024**2} MiB"

@@ -41,7 +41,7 @@ def deploy(file: str, *, no_wait: bool, restart: bool, address: str) -> None:
 
 def _deploy(control: Control, found: ConfigFile, *, restart: bool) -> dict[str, Any]:
     try:
-        return control.deploy(to_plain(found.config), restart=restart)
+        return control.deploy(to_plain(found.config), restart=restart, file=found.path)
     except ConfigFileError as error:  # the server knows more: whether the code can be imported
         raise ConfigFileError(found.located(error.mistakes)) from None
 

@@ -104,7 +104,13 @@ def _row(deployment: dict[str, Any]) -> Iterator[Text | str]:
     yield str(sum(deployment["shed"].values()))
     for quantile in ("p50", "p99"):
         taken = deployment["latency_ms"][quantile]
-        yield "" if taken is None else f"{taken:.3g} ms"
+        yield "" if taken is None else _duration(taken)
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds < 1000:
+        return f"{milliseconds:.3g} ms"
+    return f"{milliseconds / 1000:.3g} s"
 
 
 def _colored(status: str) -> Text:

@@ -1,9 +1,11 @@
 """`loadshed run`."""
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,10 +14,10 @@ from loadshed._errors import ConfigError
 from loadshed.serve._address import state_of
 from loadshed.serve._command.common import FAILED, address_option, mistakes, read_file, say
 from loadshed.serve._command.ray import serve_on_ray
-from loadshed.serve._config.file import from_plain
+from loadshed.serve._config.file import ConfigFile, ConfigFileError, from_plain
 from loadshed.serve._config.schema import HTTPOptions, ServeConfig
 from loadshed.serve._main import Start, serve
-from loadshed.serve._service import resumed
+from loadshed.serve._service import REACHED, saved
 from loadshed.serve._settings import checked
 
 NUMBERS = ("num_replicas", "max_ongoing_requests", "max_queued_requests")
@@ -72,14 +74,17 @@ def run(
     tune = {setting: value for setting, value in numbers.items() if value is not None}
     http = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
     start: dict[str, Any] = {"app_dir": app_dir}
+    found: ConfigFile | None = None
     if resume:
         _refuse("--resume", target, *arguments, *tune)
-        config, start["app_dir"], start["codes"] = resumed(state_of(address))
+        start |= _resumed(state_of(address))
+        config = start.pop("config")
     elif target is None:
         raise click.UsageError("Say what to run: IMPORT_PATH or CONFIG.yaml, or --resume.")
     elif _is_file(target):
         _refuse("a config file", *arguments, *tune)
-        config = read_file(target).config
+        found = read_file(target)
+        config, start["file"] = found.config, found.path
     else:
         config = _config_of(target, arguments, name, route_prefix)
         start["tune"] = checked(tune)
@@ -88,8 +93,28 @@ def run(
     if engine == "ray":
         _refuse("--engine ray", *("--resume",) * resume, *("--reload",) * reload)
         serve_on_ray(config, app_dir=app_dir, tune=start.get("tune", {}))
-    elif not serve(Start(config=config, address=address, reload=reload, say=say, **start)):
+    elif not _serve(Start(config=config, address=address, reload=reload, say=say, **start), found):
         sys.exit(FAILED)
+
+
+def _serve(start: Start, found: ConfigFile | None) -> bool:
+    try:
+        return serve(start)
+    except ConfigFileError as error:  # the code knows more than the file
+        if found is None:
+            raise
+        raise ConfigFileError(found.located(error.mistakes)) from None
+
+
+def _resumed(state: Path) -> dict[str, Any]:
+    """What to start with to be again what the last server was to be."""
+    goal = saved(state)
+    start = {"config": goal.config, "app_dir": goal.app_dir, "file": goal.file, "resume": goal}
+    with contextlib.suppress(ConfigError):
+        before = saved(state, REACHED)
+        if before != goal:
+            start["reached"] = before
+    return start
 
 
 def _config_of(target: str, arguments: Sequence[str], name: str, route_prefix: str) -> ServeConfig:

@@ -29,7 +29,7 @@ _DOCKERFILE = """\
 # Build it:  docker build -t {image} .
 FROM python:{python}-slim
 
-ENV PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1 XDG_STATE_HOME=/tmp/state
 WORKDIR /app
 
 # What seldom changes comes first.
@@ -387,7 +387,7 @@ def _settings(config: DeploymentConfig) -> dict[str, for_ray.Setting]:
 
 
 def _env_for_ray(env: dict[str, Any]) -> dict[str, Any]:
-    made = {**env}
+    made = {name: value for name, value in env.items() if value not in (None, [], {})}
     if env.get("working_dir") is not None:
         made["working_dir"] = f"local://{env['working_dir']}"
     if env.get("py_modules"):

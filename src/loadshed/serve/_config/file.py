@@ -86,6 +86,11 @@ class ConfigFile:
     _source: str = field(default="", compare=False, repr=False)
     _marks: Mapping[str, Mark] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def path(self) -> str:
+        """The file, as the server knows it too."""
+        return os.path.realpath(self._source)
+
     def located(self, mistakes: Iterable[Mistake]) -> Iterator[Mistake]:
         """Mistakes that were found later, and know their place, with their line as well."""
         for mistake in mistakes:
