@@ -21,6 +21,15 @@ BACKENDS = [
 ]
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas of this test have no coverage measured, which takes half of their start.
+
+    What runs in them is measured elsewhere.
+    """
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param

@@ -17,6 +17,7 @@ import pytest
 import loadshed
 import loadshed.asgi
 import loadshed.client
+import loadshed.serve
 from loadshed import ConcurrencyLimiter
 from loadshed.asgi import LoadShedMiddleware
 
@@ -25,7 +26,7 @@ DOCUMENTS = [
     "README.md",
     *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
 ]
-MODULES = (loadshed, loadshed.asgi, loadshed.client)
+MODULES = (loadshed, loadshed.asgi, loadshed.client, loadshed.serve)
 PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
 
 # `python` runs, `text` is compared with what the block before it printed, `pyi` with the
@@ -110,7 +111,7 @@ async def ask_a_full_service(max_ongoing_requests: int) -> httpx.Response:
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-REFERENCES = ("docs/reference.md", "docs/client-reference.md")
+REFERENCES = ("docs/reference.md", "docs/client-reference.md", "docs/serve-reference.md")
 STUBS = [
     stub for name in REFERENCES for block in blocks(name, "pyi") for stub in ast.parse(block).body
 ]

@@ -30,7 +30,7 @@ from tests.pool.helpers import (
 from tests.pool.targets import Model
 from tests.pool.targets_replica import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
 
 
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

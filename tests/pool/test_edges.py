@@ -415,14 +415,26 @@ async def test_a_replica_that_is_ending_ends() -> None:
 
 
 async def test_a_replica_that_dies_while_it_is_told_a_config_is_no_failure() -> None:
-    async with ReplicaPool(Model) as pool:
+    async with ReplicaPool(Model, num_replicas=2) as pool:
         assert pool._block is not None
         crew = pool._block.crew
-        (replica,) = crew.replicas
-        replica.kill()
+        crew.replicas[0].kill()
         await crew.configure(("new",))
         with anyio.fail_after(30):
-            assert (await pool.call_method("configuration"))[1] == "new"
+            for _ in range(8):
+                assert (await pool.call_method("configuration"))[1] == "new"
+
+
+async def test_a_config_that_all_die_of_is_not_kept() -> None:
+    async with ReplicaPool(Model, num_replicas=2, user_config="old") as pool:
+        assert pool._block is not None
+        crew = pool._block.crew
+        for replica in crew.replicas:
+            replica.kill()
+        with pytest.raises(ReplicaDiedError):
+            await crew.configure(("new",))
+        with anyio.fail_after(30):
+            assert (await pool.call_method("configuration"))[1] == "old"
 
 
 async def test_what_is_cancelled_before_it_begins_does_not_begin() -> None:

@@ -34,7 +34,7 @@ from tests.pool.helpers import (
 )
 from tests.pool.targets import FailsWhereItIsTold, Learner, Model
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 VERSIONED = "tests.pool.test_rolling:Versioned"
 

@@ -97,6 +97,16 @@ class Loadshed:
             check=False,
         )
 
+    def background(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command."""
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "loadshed", *arguments],
+            cwd=self.directory,
+            env=self._environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def start(self, *arguments: str, until: str = ": RUNNING") -> None:
         """Start the server, and wait until it says so."""
         self.errors = ""

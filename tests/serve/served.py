@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from loadshed.serve import DeploymentHandle, deployment
 
@@ -193,3 +195,37 @@ class Beside:
 
 
 beside_broken = deployment(Beside).bind(broken, hanging)
+
+
+async def large(request: Request) -> Any:
+    size = int(request.query_params["size"])
+    if "background" not in request.query_params:
+        return b"x" * size
+    return PlainTextResponse(
+        "x", background=BackgroundTask(note, request.query_params["background"])
+    )
+
+
+async def note(path: str) -> None:
+    """Outlasts the client by more than it takes to notice that one has gone."""
+    await asyncio.sleep(0.3)
+    Path(path).touch()
+
+
+sizeable = deployment(large).bind()
+
+
+class Early:
+    """Calls another one before it serves."""
+
+    def __init__(self, model: DeploymentHandle) -> None:
+        self.model = model
+
+    async def reconfigure(self, x: int) -> None:
+        self.y = await self.model.remote(x)
+
+    def __call__(self) -> int:
+        return int(self.y)
+
+
+early = deployment(user_config=2)(Early).bind(wide.bind(3))

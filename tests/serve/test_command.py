@@ -182,6 +182,57 @@ app = Broken.bind()
     assert "RuntimeError: no weights" in run.stderr
 
 
+HANGS = "import time\ntime.sleep(1000)\n"
+
+
+def test_code_that_hangs_as_it_is_imported_holds_up_neither_a_signal_nor_a_deploy(
+    loadshed: Loadshed,
+) -> None:
+    loadshed.write("hangs.py", HANGS)
+    hanging = Loadshed(loadshed.directory)
+    try:
+        hanging.start("hangs:app", "--port", "0", until=": STARTING")
+        assert hanging.get("/-/healthz").status_code == 503
+        assert hanging.end(signal.SIGTERM) == 0
+        loadshed.start(loadshed.config())
+        loadshed.write("code/model.py", HANGS)
+        waiting = loadshed.background("deploy", "config.yaml")
+        until(lambda: bool(children(loadshed.pid) - {each["pid"] for each in replicas(loadshed)}))
+        loadshed.deploy(loadshed.config(version="2"))
+        _, errors = waiting.communicate(timeout=60)
+        assert waiting.returncode == 2
+        assert "was given up: another one has been deployed." in errors
+        assert loadshed.get().json()["version"] == "2"
+    finally:
+        hanging.close()
+
+
+def replicas(loadshed: Loadshed) -> list[dict[str, int]]:
+    model = loadshed.status()["applications"]["default"]["deployments"]["Model"]
+    return list(model["replicas"])
+
+
+def children(pid: int) -> set[int]:
+    return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_a_second_signal_ends_it_at_once(loadshed: Loadshed) -> None:
+    loadshed.start(loadshed.config())
+    port = int(loadshed.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"GET /?sleep=1000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: ongoing(loadshed) == 1)
+        os.kill(loadshed.pid, signal.SIGTERM)
+        until(lambda: is_closed(port))
+        assert loadshed.end(signal.SIGTERM) == 1
+    assert "Traceback" not in loadshed.errors
+
+
+def is_closed(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def test_reload_replaces_replicas_and_a_mistake_in_the_code_leaves_them(
     loadshed: Loadshed,
 ) -> None:

@@ -91,6 +91,44 @@ async def test_what_is_to_go_and_then_not_is_there() -> None:
         assert not pids(controller) & before
 
 
+async def test_what_takes_the_place_of_another_one_serves_before_that_goes() -> None:
+    async with controlling() as controller:
+        controller.aim([goal(name="old")])
+        await controller.settled()
+        assert routed(controller) == {"/": "old"}
+        controller.aim([goal(served.hanging, name="new")])
+        await until(controller, lambda: bool(controller.status()["new"]["deployments"]))
+        assert routed(controller) == {"/": "old"}
+        assert controller.is_well
+        controller.aim([goal(served.broken, name="new")])
+        await until(controller, lambda: controller.status()["new"]["status"] == "DEPLOY_FAILED")
+        assert routed(controller) == {"/": "old"}
+        controller.aim([goal(name="new")])
+        await until(controller, lambda: routed(controller) == {"/": "new"})
+        await until(controller, lambda: set(controller.status()) == {"new"})
+
+
+async def test_two_that_change_places_do_so_together() -> None:
+    async with controlling() as controller:
+        one = dataclasses.replace(goal(name="one"), route_prefix="/one")
+        two = dataclasses.replace(goal(name="two"), route_prefix="/two")
+        controller.aim([one, two])
+        await controller.settled()
+        slow = dataclasses.replace(
+            two, route_prefix="/one", code=dataclasses.replace(two.code, version="other")
+        )
+        controller.aim([dataclasses.replace(one, route_prefix="/two"), slow])
+        await until(controller, lambda: controller.status()["one"]["status"] == "RUNNING")
+        assert controller.status()["two"]["status"] == "DEPLOYING"
+        assert routed(controller) == {"/one": "one", "/two": "two"}
+        await controller.settled()
+        assert routed(controller) == {"/one": "two", "/two": "one"}
+
+
+def routed(controller: Controller) -> dict[str, str]:
+    return {prefix: name for prefix, name, app in controller.front._routes if app is not None}
+
+
 async def test_one_whose_replica_is_not_there_is_unhealthy_until_it_is() -> None:
     async with controlling() as controller:
         controller.aim([goal()])

@@ -203,7 +203,10 @@ async def test_all_that_is_wrong_is_told_at_once(preparation: Preparation) -> No
     assert first.startswith("must be what can be imported: LookupError: no model, not 'broken:app'")
     assert "Traceback (most recent call last):" in first
     assert "AttributeError" in told["applications[1].import_path"]
-    assert "in the code, 'Model' or 'Ingress' (did you mean 'Model'?)" in told["applications[2].deployments[0].name"]
+    assert (
+        "in the code, 'Model' or 'Ingress' (did you mean 'Model'?)"
+        in told["applications[2].deployments[0].name"]
+    )
 
 
 async def test_code_that_ends_its_process_is_told_of(preparation: Preparation, code: Path) -> None:

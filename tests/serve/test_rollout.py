@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from tests.serve.conftest import Loadshed, until
+
+pytestmark = pytest.mark.long
 
 
 class Load:

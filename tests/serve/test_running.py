@@ -77,6 +77,26 @@ async def until_idle(server: Server) -> None:
             await anyio.sleep(0.01)
 
 
+async def test_a_response_may_be_larger_than_a_socket_takes_at_once() -> None:
+    async with running(served.sizeable, port=0) as server:
+        for size in (3_000_000, 30_000_000):
+            assert len((await get(server, f"/?size={size}")).content) == size
+
+
+async def test_what_runs_in_the_background_goes_on_when_the_client_has_its_answer(
+    tmp_path: Path,
+) -> None:
+    async with running(served.sizeable, port=0) as server:
+        assert (await get(server, f"/?size=1&background={tmp_path / 'done'}")).text == "x"
+        await until_idle(server)
+        assert (tmp_path / "done").exists()
+
+
+async def test_who_is_called_is_there_before_those_who_call() -> None:
+    async with running(served.early, port=0) as server:
+        assert (await get(server)).text == "6"
+
+
 async def test_answers_are_as_their_deployment_says() -> None:
     async with running(served.picky, port=0, route_prefix="/api", name="mine") as server:
         answers = await asyncio.gather(*(get(server, "/api") for _ in range(3)))

@@ -137,7 +137,7 @@ async def test_what_can_not_be_saved_changes_nothing(
     async with service_of(code) as service:
         with monkeypatch.context() as patch:
             patch.setattr("os.replace", fail)
-            with pytest.raises(OSError, match="full"):
+            with pytest.raises(ConfigError, match=r"XDG_STATE_HOME .*\(full\)"):
                 await service.deploy(config(app()))
         assert service.generation == 0
         assert service.controller.goals == {}

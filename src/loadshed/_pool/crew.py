@@ -255,27 +255,31 @@ class Crew:
         plan.start()  # raises where it can't be sent
         old, self._plan = self._plan, plan
         errors: list[Exception] = []
+        deaths: list[ReplicaDiedError] = []
 
         async def tell(replica: Replica) -> None:
             before, replica.config = replica.config, None
             try:
                 await replica.ask(Kind.RECONFIGURE, *config)
                 replica.config = config
-            except ReplicaDiedError:
-                pass  # the one that replaces it is started with the new one
+            except ReplicaDiedError as error:  # one that replaces it is started with the new one
+                deaths.append(error)
             except ConfigError as error:  # it can't have any
                 replica.config = before
                 errors.append(error)
             except Exception as error:  # noqa: BLE001 - whatever `reconfigure` raises
                 errors.append(error)
 
+        told = self._serving
         try:
             async with anyio.create_task_group() as tasks:
-                for replica in self._serving:
+                for replica in told:
                     tasks.start_soon(tell, replica)
         except BaseException:  # cancelled: it may have arrived, or not
             self._begin_to_go_back(old)
             raise
+        if deaths and len(deaths) == len(told):  # that was no accident
+            errors += deaths
         if errors:
             self._begin_to_go_back(old)
             await self._until_gone_back()

@@ -1,6 +1,7 @@
 """Channel: the replica's end of the socket pair."""
 
 import asyncio
+import select
 import socket
 from threading import Lock
 
@@ -37,6 +38,8 @@ class Channel:
         """Wait for bytes: the frames that they complete. None: the pool has gone."""
         try:
             count = self.socket.recv_into(self._decoder.space())
+        except BlockingIOError:
+            return []
         except ConnectionError:
             return None
         return self._decoder.received(count) if count else None
@@ -45,10 +48,7 @@ class Channel:
         """Send a frame."""
         try:
             with self._lock:
-                if len(parts) == 1:
-                    self.socket.sendall(parts[0])
-                else:
-                    self._send_all(parts)
+                self._send_all(parts)
         except ConnectionError:
             pass  # the pool has gone; `receive` finds that out as well
 
@@ -78,7 +78,11 @@ class Channel:
     def _send_all(self, parts: list[Buffer]) -> None:
         views = [memoryview(part) for part in parts if part]
         while views:
-            count = self.socket.sendmsg(views[:MOST_PARTS])
+            try:
+                count = self.socket.sendmsg(views[:MOST_PARTS])
+            except BlockingIOError:  # uvloop has made it one that does not block
+                select.select([], [self.socket], [])
+                continue
             while views and count >= len(views[0]):
                 count -= len(views.pop(0))
             if views:

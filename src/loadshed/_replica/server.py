@@ -78,9 +78,7 @@ class Server:
     async def begin(self, config: tuple[Any, ...]) -> None:
         """Hand the first `user_config` to the target, and start the application."""
         if config:
-            result = self._target.reconfiguring(*config).function(*config)
-            if _is_awaitable(result):
-                await result
+            await self._configure(self._target.reconfiguring(*config), *config)
         if self._target.application is not None:
             await self._lifespan.start()
 

@@ -4,9 +4,13 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from enum import Enum
 from http import HTTPStatus
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -36,26 +40,42 @@ def response_to(value: Any) -> Response:
         return Response(value, headers={"content-type": "text/plain; charset=utf-8"})
     if isinstance(value, AsyncIterator | Iterator):
         return StreamingResponse(value, headers={"content-type": "text/plain"})
-    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(
+        value, default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
     return Response(text, headers={"content-type": "application/json"})
 
 
 def _plain(value: Any) -> Any:
     """What JSON can be made of, for what it can't be made of as it is."""
-    if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):  # numpy and its like
-        return value.tolist()
-    if isinstance(value, set | frozenset):
-        return list(value)
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
+    for is_one, made in _PLAIN:
+        if is_one(value):
+            return made(value)
     raise TypeError(
         f"A response is a string, bytes, what JSON can be made of, a Response or a generator, and "
         f"there was a value of type {type(value).__name__}."
     )
+
+
+def _is_object(value: Any) -> bool:
+    return not isinstance(value, type)
+
+
+_PLAIN: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
+    (lambda value: hasattr(value, "model_dump"), lambda value: value.model_dump(mode="json")),
+    (lambda value: dataclasses.is_dataclass(value) and _is_object(value), dataclasses.asdict),
+    (lambda value: hasattr(value, "tolist"), lambda value: value.tolist()),  # numpy and its like
+    (lambda value: hasattr(value, "isoformat"), lambda value: value.isoformat()),
+    (lambda value: isinstance(value, set | frozenset), list),
+    (lambda value: isinstance(value, bytes | bytearray), lambda value: bytes(value).decode()),
+    (lambda value: isinstance(value, Decimal), float),
+    (lambda value: isinstance(value, Enum), lambda value: value.value),
+    (lambda value: isinstance(value, UUID | PurePath), str),
+]
+
+_ENCODER = json.JSONEncoder(
+    default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
 
 
 def response_to_error(error: Exception) -> Response:

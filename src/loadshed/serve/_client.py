@@ -34,17 +34,20 @@ class Client:
 
     async def receive(self) -> Message:
         """Its next message."""
-        if self._listener is None:
-            self._is_receiving = True
-            try:
-                return await self._receive()
-            finally:
-                self._is_receiving = False
         while not self._messages:
+            if self._listener is None:
+                return await self._receive_itself()
             await self._wait()
         message = self._messages.popleft()
         self._changed.set()
         return message
+
+    async def _receive_itself(self) -> Message:
+        self._is_receiving = True
+        try:
+            return await self._receive()
+        finally:
+            self._is_receiving = False
 
     def _listen(self) -> None:
         if self._is_receiving:  # then it is noticed there
@@ -73,7 +76,9 @@ class Client:
         await self._changed.wait()
 
     def forget(self) -> None:
-        """It is answered, or does not want to be."""
+        """Listen no more: it is being answered, and after that it may leave."""
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            self._listener = None
+            self._changed.set()

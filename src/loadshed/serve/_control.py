@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from loadshed._errors import LoadShedError
+from loadshed._errors import ConfigError, LoadShedError
 from loadshed.serve._config.file import ConfigFileError, Mistake, from_plain
 from loadshed.serve._config.write import to_plain
 from loadshed.serve._service import Service
@@ -31,18 +31,22 @@ def control_application(service: Service) -> Starlette:
     async def status(_: Request) -> JSONResponse:
         return JSONResponse(service.status())
 
-    async def config(_: Request) -> JSONResponse:
+    async def show_config(_: Request) -> JSONResponse:
         return JSONResponse(to_plain(service.config))
 
     async def deploy(request: Request) -> JSONResponse:
-        wanted = await request.json()
         try:
-            read = from_plain(wanted["config"])
-            warnings = await service.deploy(
-                read.config, restart=wanted["restart"], file=wanted["file"]
-            )
+            wanted = await request.json()
+            config, restart, file = wanted["config"], bool(wanted["restart"]), str(wanted["file"])
+        except (ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"error": f"no question of ours: {error!r}"}, 400)
+        try:
+            read = from_plain(config)
+            warnings = await service.deploy(read.config, restart=restart, file=file)
         except ConfigFileError as error:
             return JSONResponse({"mistakes": [_said(each) for each in error.mistakes]}, 422)
+        except ConfigError as error:
+            return JSONResponse({"error": str(error)}, 500)
         answer = {"generation": service.generation, "warnings": [_said(each) for each in warnings]}
         return JSONResponse(answer, 202)
 
@@ -53,7 +57,7 @@ def control_application(service: Service) -> Starlette:
     return Starlette(
         routes=[
             Route("/status", status),
-            Route("/config", config),
+            Route("/config", show_config),
             Route("/config", deploy, methods=["PUT"]),
             Route("/shutdown", shutdown, methods=["POST"]),
         ]

@@ -26,17 +26,18 @@ class Controller:
         self._tasks = tasks
         self._applications: dict[str, RunningApplication] = {}
         self._has_changed = anyio.Event()
-        self._is_aimed = False
+        self._is_aimed = self._was_well = False
+        self._prefixes: dict[str, str | None] = {}  # of those that have settled
         self._is_closing = False
+        self._unwanted: set[str] = set()
 
     @property
     def is_well(self) -> bool:
-        """Whether all applications serve, or have served, and it is not about to end."""
-        return (
-            self._is_aimed
-            and not self._is_closing
-            and all(each.is_serving or each.goal is None for each in self._applications.values())
-        )
+        """Whether all applications came to serve at first, and it is not about to end.
+
+        One that comes later and can't serve is no reason to send nobody to the others.
+        """
+        return self._was_well and not self._is_closing
 
     @property
     def grace(self) -> float | None:
@@ -60,9 +61,7 @@ class Controller:
         """Have these goals. What is none of them goes; what has not changed goes on."""
         self._is_aimed = True
         wanted = {goal.name: goal for goal in goals}
-        for name, application in self._applications.items():
-            if name not in wanted and application.goal is not None:
-                application.aim(None)
+        self._unwanted = {name for name in self._applications if name not in wanted}
         for name, goal in wanted.items():
             self._aim(name, goal)
         self._note()
@@ -129,11 +128,42 @@ class Controller:
         """Something has changed: requests go where they are to go."""
         for name in [name for name, each in self._applications.items() if each.is_gone]:
             del self._applications[name]
-        routes = {}
-        for name, application in self._applications.items():
-            if (route := application.route) is not None:
-                prefix, entrance = route
-                routes[prefix] = name, entrance
-        self.front.route(routes)
+        self._let_go()
+        if self.is_settled:
+            self._prefixes = {
+                name: each.prefix for name, each in self._applications.items() if each.is_serving
+            }
+        if self._is_aimed and all(each.is_serving for each in self._applications.values()):
+            self._was_well = True
+        self.front.route(self._routes())
         self._has_changed.set()
         self._has_changed = anyio.Event()
+
+    def _let_go(self) -> None:
+        """Let those go that are not wanted, unless what takes their place can't serve yet."""
+        awaited = {
+            each.prefix
+            for name, each in self._applications.items()
+            if name not in self._unwanted and not each.is_serving and not each.is_going
+        }
+        for name in list(self._unwanted):
+            application = self._applications.get(name)
+            if application is None or application.is_going:
+                self._unwanted.discard(name)
+            elif self._is_closing or application.prefix not in awaited - {None}:
+                self._unwanted.discard(name)
+                application.aim(None)
+
+    def _routes(self) -> dict[str, tuple[str, Any]]:
+        """Where requests go, by prefix.
+
+        While something changes, those that had a prefix keep it: else two that change places would
+        do so at different times.
+        """
+        routes: dict[str, tuple[str, Any]] = {}
+        there = [(name, each) for name, each in self._applications.items() if not each.is_going]
+        for name, application in sorted(there, key=lambda one: one[0] not in self._prefixes):
+            prefix = self._prefixes.get(name, application.prefix)
+            if prefix is not None and prefix not in routes:
+                routes[prefix] = name, application.entrance
+        return routes

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import inspect
+import os
 import traceback
 from typing import Any
 
@@ -76,6 +77,7 @@ class Answering:
             client = Client(receive, self._loop)
             try:
                 response = await self._answer(Request(scope, client.receive))
+                client.forget()  # what runs on in the background may outlast it
                 await response(scope, client.receive, send)
             except ClientDisconnect:
                 pass  # nobody waits for an answer
@@ -115,7 +117,22 @@ def describe(source: Source) -> dict[str, Any]:
         summary = traceback.TracebackException.from_exception(error)
         summary.__notes__ = None
         said = [*summary.format_exception_only()][-1].strip()
-        return {"error": said, "traceback": "".join(traceback.format_exception(error))}
+        found: dict[str, Any] = {"error": said, "traceback": _its_traceback(error)}
+        if isinstance(error, ConfigError):
+            value = error.value if _is_plain(error.value) else repr(error.value)
+            found["mistake"] = error.setting, value, error.expected
+        return found
+
+
+def _its_traceback(error: BaseException) -> str:
+    """Where its code has raised it: what has imported it is no matter."""
+    summary = traceback.TracebackException.from_exception(error)
+    ours = os.path.dirname(os.path.dirname(__file__))
+    frames = [each for each in summary.stack if not each.filename.startswith((ours, "<frozen"))]
+    if isinstance(error, ConfigError) and not frames:  # it says all there is to say
+        return ""
+    summary.stack = traceback.StackSummary.from_list(frames)
+    return "".join(summary.format())
 
 
 def described(name: str, node: Application) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -56,7 +57,7 @@ def serve(start: Start) -> bool:
     """Serve until Ctrl-C, SIGTERM or `loadshed shutdown`; then what came is served.
 
     Returns:
-        Whether it ever came to serve.
+        False where it ended by itself, as it could not serve.
 
     Raises:
         ConfigError: Something can't be as it is to be, and nothing was begun.
@@ -88,10 +89,10 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
                 tasks.start_soon(task)
             tasks.start_soon(_await_signal, signals, service)
             failure: LoadShedError | None = None  # raised below as it is, not wrapped
-            came_to_serve = False
+            can_serve = False
             _collect_less()
             try:
-                came_to_serve = await _run(service, start)
+                can_serve = await _run(service, start)
             except LoadShedError as error:
                 failure = error
             finally:
@@ -102,7 +103,7 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
                 tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    return came_to_serve
+    return can_serve
 
 
 def _collect_less() -> None:
@@ -117,31 +118,43 @@ def _collect_less() -> None:
 
 
 async def _run(service: Service, start: Start) -> bool:
-    """Serve until it is to end; whether it ever came to serve."""
-    if start.reached is not None:
-        await _try_to_be_again(service, start.reached)
-    codes = {} if start.resume is None else start.resume.codes
-    config = await service.preparation.tuned(start.config, start.tune)
-    await service.deploy(config, codes=codes, file=start.file)
-    came_to_serve = False
+    """Serve until it is to end; False where it ends by itself, as it can't serve."""
+    failure: LoadShedError | None = None  # raised below as it is, not wrapped
+    can_serve = True
 
     async def begin() -> None:
-        nonlocal came_to_serve
-        await tell_progress(service, start.say)
-        came_to_serve = service.controller.serves or start.reload
-        if not came_to_serve:
+        nonlocal can_serve, failure
+        start.say(f"loadshed: STARTING at {service.url}")
+        try:
+            await _deploy_first(service, start)
+        except LoadShedError as error:
+            failure = error
             service.end()
             return
-        if start.reload:
+        await tell_progress(service, start.say)
+        can_serve = service.controller.serves or start.reload
+        if not can_serve:
+            service.end()
+        elif start.reload:
             await watch_files(service, start.say)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(begin)
         await service.ended()
         tasks.cancel_scope.cancel()
-    if came_to_serve:
+    if failure is not None:
+        raise failure
+    if can_serve:
         start.say("Serving what came, and then ending.")
-    return came_to_serve
+    return can_serve
+
+
+async def _deploy_first(service: Service, start: Start) -> None:
+    if start.reached is not None:
+        await _try_to_be_again(service, start.reached)
+    codes = {} if start.resume is None else start.resume.codes
+    config = await service.preparation.tuned(start.config, start.tune)
+    await service.deploy(config, codes=codes, file=start.file)
 
 
 async def _try_to_be_again(service: Service, before: Saved) -> None:
@@ -155,7 +168,7 @@ async def _await_signal(signals: AsyncIterator[signal.Signals], service: Service
     """End at the first signal; at the second one without waiting for anything."""
     async for _ in signals:
         if service.is_ending:
-            raise KeyboardInterrupt
+            os._exit(1)  # replicas end with this process
         service.end()
 
 

@@ -157,8 +157,10 @@ class Preparation:
         async with pool:
             said = await pool.call(code.source)
         if "error" in said:
-            failure = ConfigError("import_path", name, f"what can be imported: {said['error']}")
-            failure.add_note(said["traceback"].rstrip())
+            expected = f"what can be imported: {said['error']}"
+            failure = ConfigError(*said.get("mistake", ("import_path", name, expected)))
+            if said["traceback"]:
+                failure.add_note(said["traceback"].rstrip())
             raise failure
         deployments = tuple(DescribedDeployment(**each) for each in said["deployments"])
         described = self._described[code.version] = Described(deployments=deployments)

@@ -49,22 +49,30 @@ class RunningApplication:
         self._deployments: dict[str, RunningDeployment] = {}
         self._entrance: PoolApplication | None = None
         self._leaving = 0
+        self._draining: dict[str, RunningDeployment] = {}
         self._has_drained = anyio.Event()
         self._pools: dict[str, ReplicaPool] = {}
         self._work = anyio.CancelScope()
         self._has_goal = anyio.Event()
 
     @property
-    def route(self) -> tuple[str, PoolApplication | None] | None:
-        """The prefix of its requests and where they go; None if it gets none.
+    def prefix(self) -> str | None:
+        """What the paths of its requests begin with; None if it gets none.
 
-        While it comes to be something else that is as it was, and before it is anything the
-        requests go nowhere.
+        While it comes to be something else that is as it was.
         """
         now = self.reached or self.goal
-        if self.goal is None or now is None or now.route_prefix is None:
-            return None
-        return now.route_prefix, self._entrance
+        return None if now is None else now.route_prefix
+
+    @property
+    def entrance(self) -> PoolApplication | None:
+        """Where its requests go; None while there is nothing."""
+        return self._entrance
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it is to go."""
+        return self.goal is None
 
     @property
     def is_serving(self) -> bool:
@@ -93,7 +101,9 @@ class RunningApplication:
             "message": self.message,
             "last_deployed_time_s": self._deployed_at,
             "route_prefix": prefix,
-            "deployments": {name: each.status() for name, each in self._deployments.items()},
+            "deployments": {
+                name: each.status() for name, each in (self._draining | self._deployments).items()
+            },
         }
 
     def aim(self, goal: Goal | None) -> None:
@@ -125,10 +135,10 @@ class RunningApplication:
         except Exception as error:
             if not isinstance(error, LoadShedError):  # a bug of ours
                 _logger.exception("The application %r could not be deployed.", self.name)
-            await self._go_back(str(error) or repr(error))
+            await self._go_back(goal, str(error) or repr(error))
         else:
-            self.reached = goal
-            self._say("RUNNING")
+            if self.goal is goal:  # and not yet another one, which it has just been given
+                self._say("RUNNING")
 
     async def _reach(self, goal: Goal) -> None:
         """Start what is new, change what is there, end what is too many.
@@ -154,7 +164,7 @@ class RunningApplication:
             raise
 
     async def _start(self, names: list[str], goal: Goal) -> None:
-        """Start deployments side by side: all or none."""
+        """Start deployments, one after the other: all or none."""
         new = [
             RunningDeployment(
                 self.name,
@@ -166,34 +176,21 @@ class RunningApplication:
             )
             for name in names
         ]
-        failures: list[Exception] = []
-
-        async def start(deployment: RunningDeployment) -> None:
-            try:
-                await deployment.start()
-            except Exception as error:  # noqa: BLE001 - it is raised below
-                failures.append(error)
-                tasks.cancel_scope.cancel()
-
         for deployment in new:
             self._deployments[deployment.name] = deployment
             self._pools[deployment.name] = deployment.pool
         try:
-            async with anyio.create_task_group() as tasks:
-                for deployment in new:
-                    tasks.start_soon(start, deployment)
+            for deployment in new:  # those that are called come first
+                await deployment.start()
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._stop(names)
-            raise
-        if failures:
             await self._stop(names)
-            raise failures[0]
+            raise
 
     async def _stop(self, names: list[str]) -> None:
         """End deployments. They do so in the background if there is another goal meanwhile."""
         leaving = [self._deployments.pop(name) for name in reversed(names)]
         if leaving:
+            self._draining |= {deployment.name: deployment for deployment in leaving}
             ended = anyio.Event()
             self._leaving += 1
             self._tasks.start_soon(self._drain, leaving, ended)
@@ -206,6 +203,8 @@ class RunningApplication:
                 await deployment.stop()
                 if self._pools.get(deployment.name) is deployment.pool:
                     del self._pools[deployment.name]
+                if self._draining.get(deployment.name) is deployment:
+                    del self._draining[deployment.name]
         finally:
             self._leaving -= 1
             ended.set()
@@ -213,7 +212,7 @@ class RunningApplication:
             self._has_drained = anyio.Event()
             self._changed()
 
-    async def _go_back(self, message: str) -> None:
+    async def _go_back(self, goal: Goal, message: str) -> None:
         """Be again what it was."""
         old = self.reached
         self._say("DEPLOYING", message)
@@ -224,15 +223,17 @@ class RunningApplication:
                 await self._reach(old)
             except Exception as error:  # noqa: BLE001 - it says so
                 message += f"\nAnd what it was before could not be restored: {error}"
-        self._say("DEPLOY_FAILED", message)
+        if self.goal is goal:
+            self._say("DEPLOY_FAILED", message)
 
     async def _go(self) -> None:
         """Go: it takes no more requests, and what it has is served."""
+        self.reached = self._entrance = None
         self._changed()
         await self._stop(list(self._deployments))
         while self._leaving:  # some may do so since an earlier goal
             await self._has_drained.wait()
-        self.is_gone = True
+        self.is_gone = self.goal is None  # else it was given another one in the last moment
 
     def _say(self, status: str, message: str = "") -> None:
         self._status, self.message = status, message

@@ -12,7 +12,7 @@ import anyio.to_thread
 from loadshed._errors import ConfigError
 from loadshed._pool.environment import Environment
 from loadshed.serve._address import load, save
-from loadshed.serve._config.file import Mistake, from_plain
+from loadshed.serve._config.file import ConfigFileError, Mistake, from_plain
 from loadshed.serve._config.schema import HTTPOptions, ServeConfig
 from loadshed.serve._config.write import to_plain
 from loadshed.serve._controller import Controller
@@ -63,6 +63,7 @@ class Service:
         self._store = CodeStore(state / "code")
         self.preparation = Preparation(self._store, app_dir)
         self._lock = anyio.Lock()
+        self._preparing = anyio.CancelScope()
         self._ending = anyio.Event()
 
     async def deploy(
@@ -87,11 +88,15 @@ class Service:
         Raises:
             ConfigFileError: Something is wrong with it; nothing has changed.
         """
+        self._preparing.cancel()  # code may hang as it is imported
         async with self._lock:
-            current = self.controller.goals
-            goals = await self.preparation.goals(
-                config, current, restart=restart, codes=codes or {}, file=file
-            )
+            with anyio.CancelScope() as self._preparing:
+                current = self.controller.goals
+                goals = await self.preparation.goals(
+                    config, current, restart=restart, codes=codes or {}, file=file
+                )
+            if self._preparing.cancel_called:
+                raise ConfigFileError([Mistake("was given up: another one has been deployed.")])
             self._saved = {
                 "config": to_plain(config),
                 "app_dir": self._app_dir,
@@ -116,14 +121,21 @@ class Service:
         """Remember what was reached, and remove copies of code that nothing is made of: a task."""
         while True:
             await self.controller.settled()
+            if not self.generation:  # what is there may be what it is going to be
+                await self.controller.next_change()
+                continue
             async with self._lock:
-                self._store.keep(self.controller.paths)
+                await anyio.to_thread.run_sync(self._store.keep, self.controller.paths)
                 if self.controller.is_all_running:
                     await self._save(REACHED)
             await self.controller.next_change()
 
     async def _save(self, name: str) -> None:
-        await anyio.to_thread.run_sync(save, self._state / name, self._saved)
+        try:
+            await anyio.to_thread.run_sync(save, self._state / name, self._saved)
+        except OSError as error:
+            expected = f"where files can be written ({error.strerror})"
+            raise ConfigError("XDG_STATE_HOME", str(self._state), expected) from None
 
     def status(self) -> dict[str, Any]:
         """What it is doing, as plain data; the keys are Ray Serve's where that has them."""
@@ -186,6 +198,8 @@ def saved(state: Path, name: str = GOAL) -> Saved:
     if plain is None:
         raise ConfigError("resume", str(path), "the goal of a server that ran at this address")
     try:
+        if not isinstance(plain["app_dir"], str) or not isinstance(plain["file"], str):
+            raise TypeError("a path that is none")  # noqa: TRY301
         return Saved(
             config=from_plain(plain["config"], source=str(path)).config,
             app_dir=plain["app_dir"],

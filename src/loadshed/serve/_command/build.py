@@ -8,6 +8,7 @@ from typing import Literal
 import anyio
 import click
 
+from loadshed._errors import ConfigError
 from loadshed.serve._command.common import mistakes, say
 from loadshed.serve._config.container import container as files_of_container
 from loadshed.serve._config.container import write
@@ -68,7 +69,11 @@ def build(
     elif output is None:
         click.echo(text, nl=False)
     else:
-        Path(output).write_text(text)
+        try:
+            Path(output).write_text(text)
+        except OSError as error:
+            expected = f"a file that can be written ({error.strerror})"
+            raise ConfigError("output", output, expected) from None
         say(f"Written: {output}")
 
 

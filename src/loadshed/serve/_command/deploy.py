@@ -12,6 +12,9 @@ from loadshed.serve._config.write import to_plain
 from loadshed.serve._control import Control
 from loadshed.serve._main import LOOK_EVERY, summary
 
+PATIENCE = 30.0
+"""Seconds that an application may be UNHEALTHY when all has been done."""
+
 ON_THE_WAY = {"NOT_STARTED", "DEPLOYING", "DELETING"}
 
 
@@ -49,6 +52,7 @@ def _deploy(control: Control, found: ConfigFile, *, restart: bool) -> dict[str, 
 def _wait(control: Control, generation: int) -> bool:
     """Wait until all is what it is to be, or can't be that; whether it is."""
     before: dict[str, str] = {}
+    patience = PATIENCE
     while True:
         status = control.status()
         if status["generation"] != generation:
@@ -60,6 +64,10 @@ def _wait(control: Control, generation: int) -> bool:
                 say(line)
                 before[name] = line
         states = {application["status"] for application in applications.values()}
-        if not states & ON_THE_WAY:
-            return "DEPLOY_FAILED" not in states
+        if states <= {"RUNNING"}:
+            return True
+        if not states & ON_THE_WAY:  # a replica that died is replaced, it may be
+            patience -= LOOK_EVERY
+            if "DEPLOY_FAILED" in states or patience < 0:
+                return False
         time.sleep(LOOK_EVERY)

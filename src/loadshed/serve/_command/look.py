@@ -1,5 +1,6 @@
 """`loadshed status`, `config`, `shutdown` and `schema`."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -34,7 +35,10 @@ def status(*, watch: bool, as_json: bool, address: str) -> None:
     if as_json:
         click.echo(json.dumps(control.status(), indent=2))
     elif watch:
-        with Live(_picture(control.status()), auto_refresh=False) as live:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            Live(_picture(control.status()), auto_refresh=False) as live,
+        ):
             while True:
                 time.sleep(REDRAW_EVERY)
                 live.update(_picture(control.status()), refresh=True)
