@@ -102,7 +102,8 @@ class Loadshed:
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "loadshed", *arguments],
             cwd=self.directory,
-            env=self._environment,
+            env=self._environment | {"FORCE_COLOR": "1"},  # as if it were a terminal
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -289,11 +289,22 @@ def test_schema_prints_json(loadshed: Loadshed) -> None:
 
 def test_watch_redraws_until_the_server_ends(loadshed: Loadshed) -> None:
     loadshed.start(loadshed.config())
-    pid = os.fork()
-    if pid == 0:  # ends the server while the command below watches it
-        loadshed.command("shutdown")
-        os._exit(0)
-    watched = loadshed.command("status", "--watch")
-    os.waitpid(pid, 0)
-    assert watched.returncode == 3
-    assert "Model" in watched.stdout
+    with loadshed.background("status", "--watch") as watching:
+        assert watching.stdout is not None
+        while "Model" not in watching.stdout.readline():
+            pass
+        assert loadshed.command("shutdown").returncode == 0
+        _, errors = watching.communicate(timeout=60)
+    assert watching.returncode == 3
+    assert "No server runs at" in errors
+
+
+def test_watching_ends_with_control_c(loadshed: Loadshed) -> None:
+    loadshed.start(loadshed.config())
+    with loadshed.background("status", "--watch") as watching:
+        assert watching.stdout is not None
+        while "Model" not in watching.stdout.readline():
+            pass
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=60)
+    assert watching.returncode == 0
