@@ -152,7 +152,9 @@ class Preparation:
         if (known := self._described.get(code.version)) is not None:
             return known
         name = str(code.source.import_path)
-        pool = ReplicaPool(DESCRIBE, health_check_period_s=None, name=name)
+        pool = ReplicaPool(
+            DESCRIBE, health_check_period_s=None, graceful_shutdown_timeout_s=0, name=name
+        )
         pool._within(code.environment, {})
         async with pool:
             said = await pool.call(code.source)
