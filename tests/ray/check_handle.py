@@ -130,6 +130,17 @@ def test_who_no_longer_waits_cancels_the_call() -> None:
     asyncio.run(leave(lambda _: anext(items)))
 
 
+def test_items_that_are_left_are_cancelled() -> None:
+    fake = Fake()
+
+    async def leave() -> None:
+        async with RayHandle("Model", fake).options(stream=True).remote():
+            pass
+
+    asyncio.run(leave())
+    assert fake.cancelled
+
+
 def test_a_call_that_was_cancelled_is_so_for_who_has_done_it() -> None:
     response = RayResponse(Fake(rays.RequestCancelledError("7")))
     with pytest.raises(CancelledThereError):
