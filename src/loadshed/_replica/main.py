@@ -115,6 +115,7 @@ async def _serve(channel: Channel, target: Target, config: tuple[Any, ...], call
     try:
         await _begin(server, config, channel, call)
     finally:
+        outward.current = None
         loop.remove_reader(channel.socket)
 
 
