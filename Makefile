@@ -1,7 +1,7 @@
 # Everything a developer does with this project. Each target sets up what it needs in .venv by
 # itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit lowest ray bench soak docs clean
+.PHONY: help demo test lint format types unit processes others covered lowest ray bench soak docs clean
 .DELETE_ON_ERROR:
 
 # The first of these that is Python 3.11 or newer and can make virtual environments, or else the
@@ -14,6 +14,7 @@ PYTHON ?= $(or $(call which,$(HAS_VENV); $(NEW_ENOUGH)),$(call which,$(NEW_ENOUG
 VENV ?= .venv
 BIN := $(VENV)/bin
 RAY := tests/ray
+PROCESSES := tests/pool tests/serve
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:  ## Show this list
@@ -23,7 +24,9 @@ demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (un
 	$(BIN)/loadshed demo
 
 test: lint types docs  ## Everything that CI runs: style, types, documents, tests, coverage, oldest dependencies
-	$(MAKE) --jobs=2 --output-sync=target unit lowest
+	$(BIN)/coverage erase
+	$(MAKE) --jobs=3 --output-sync=target processes others lowest
+	$(MAKE) covered
 
 lint: $(VENV)/.test  ## Style
 	$(BIN)/ruff check .
@@ -39,6 +42,16 @@ types: $(VENV)/.test  ## Types, strictly
 unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all of src/ covered
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
+	$(MAKE) covered
+
+# The same in two halves, which `test` runs side by side: both wait a lot.
+processes: $(VENV)/.test
+	$(BIN)/coverage run -m pytest -q $(PROCESSES) $(ARGS)
+
+others: $(VENV)/.test
+	$(BIN)/coverage run -m pytest -q $(PROCESSES:%=--ignore=%) $(ARGS)
+
+covered: $(VENV)/.test
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
