@@ -1,7 +1,7 @@
 # Everything a developer does with this project. Each target sets up what it needs in .venv by
 # itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit processes others covered lowest ray bench soak docs clean
+.PHONY: help demo test lint format types unit processes others covered lowest test-ray bench soak docs clean
 .DELETE_ON_ERROR:
 
 # The first of these that is Python 3.11 or newer and can make virtual environments, or else the
@@ -18,7 +18,7 @@ PROCESSES := tests/pool tests/serve
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (under a minute)
 	$(BIN)/loadshed demo
@@ -58,7 +58,7 @@ covered: $(VENV)/.test
 lowest: $(VENV)-lowest/.test  ## What hangs on dependencies, on the oldest that pyproject.toml allows
 	LOADSHED_KILLS=10 $(VENV)-lowest/bin/python -m pytest -q -m "not long" --ignore=tests/policy $(ARGS)
 
-ray: $(VENV)-ray/.test  ## The tests of the engine for Ray, on a real Ray (a few minutes)
+test-ray: $(VENV)-ray/.test  ## The tests of the engine for Ray, on a real Ray (a few minutes)
 	$(VENV)-ray/bin/coverage erase --rcfile=$(RAY)/coverage.ini
 	$(VENV)-ray/bin/coverage run --rcfile=$(RAY)/coverage.ini -m pytest -q -W ignore \
 	  -o python_files='check_*.py test_ray_serve.py' $(RAY) tests/serve/test_ray_serve.py $(ARGS)

@@ -1,7 +1,7 @@
 """`loadshed run` over HTTP, beside Ray Serve with the same deployments and beside a bare uvicorn.
 
 Each is what its own command starts, in processes of its own, at its defaults. Ray is that of the
-environment that `make ray` makes.
+environment that `make test-ray` makes.
 """
 
 import asyncio
