@@ -37,6 +37,10 @@ def test_it_lists_its_subcommands(
     assert "demo" in capsys.readouterr().out
 
 
+def test_a_command_that_there_is_not_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "nonsense") == 2
+
+
 @pytest.mark.parametrize("module", _command.EXTRA)
 def test_without_its_extra_it_says_how_to_get_it(
     module: str, monkeypatch: pytest.MonkeyPatch

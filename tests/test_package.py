@@ -80,7 +80,7 @@ def test_importing_the_client_loads_nothing_that_httpx_and_tenacity_do_not() -> 
     assert not more & {*HEAVY, "anyio", "asyncio", "trio", "sniffio"}
 
 
-@pytest.mark.parametrize("module", ["loadshed", "loadshed.client"])
+@pytest.mark.parametrize("module", ["loadshed", "loadshed.client", "loadshed.serve"])
 def test_a_name_that_is_not_there_is_an_attribute_error(module: str) -> None:
     package = importlib.import_module(module)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):

@@ -133,6 +133,7 @@ class InThreads:
             "twice": twice.result(),
             "by name": model.remote(x=model.remote(x=1)).result(),
             "items": list(stream.count.remote(model.remote(1))),
+            "many": sum(stream.count.remote(3000)),
             "first": first,
             "too early": self.too_early,
         }

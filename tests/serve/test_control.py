@@ -11,8 +11,10 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
+from loadshed import ConfigError
 from loadshed.serve._address import claimed
 from loadshed.serve._config.file import ConfigFileError, Mistake
 from loadshed.serve._config.schema import HTTPOptions
@@ -246,3 +248,21 @@ async def test_a_proxy_of_the_environment_has_no_say(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     assert (await status_at(told.control._address))["generation"] == 0
+
+
+async def test_what_is_no_question_is_refused_and_what_can_not_be_saved_is_told() -> None:
+    class Full:
+        generation = 0
+
+        async def deploy(self, *_: Any, **__: Any) -> None:
+            raise ConfigError("XDG_STATE_HOME", "/x", "where files can be written")
+
+    application = control_application(Full())  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app=application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        for content in (b"{", b"[]", b'{"config": 3}'):
+            assert (await client.put("/config", content=content)).status_code == 400
+        wanted = {"config": {"applications": []}, "restart": False, "file": ""}
+        answer = await client.put("/config", json=wanted)
+        assert answer.status_code == 500
+        assert "where files can be written" in answer.json()["error"]

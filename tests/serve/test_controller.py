@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,7 +14,9 @@ import pytest
 from loadshed.serve import deployment
 from loadshed.serve._controller import Controller
 from loadshed.serve._goal import Goal
+from loadshed.serve._main import LOOK_EVERY, tell_progress
 from loadshed.serve._running import _goal
+from loadshed.serve._running_application import RunningApplication
 from loadshed.serve._running_deployment import RunningDeployment
 from tests.serve import served
 
@@ -127,6 +130,68 @@ async def test_two_that_change_places_do_so_together() -> None:
 
 def routed(controller: Controller) -> dict[str, str]:
     return {prefix: name for prefix, name, app in controller.front._routes if app is not None}
+
+
+async def test_what_drains_is_not_mistaken_for_what_came_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = RunningDeployment.stop
+    gates = [anyio.Event(), anyio.Event()]
+    waiting = iter(gates)
+
+    async def stop_when_it_may(self: RunningDeployment) -> None:
+        gate = next(waiting)
+        await gate.wait()
+        await stop(self)
+
+    async with controlling() as controller:
+        controller.aim([goal()])
+        await controller.settled()
+        monkeypatch.setattr(RunningDeployment, "stop", stop_when_it_may)
+        controller.aim([])
+        await until(controller, lambda: bool(controller._applications["a"]._draining))
+        controller.aim([goal()])
+        await controller.settled()
+        controller.aim([])
+        await until(controller, lambda: not controller._applications["a"]._deployments)
+        gates[1].set()
+        await until(controller, lambda: controller._applications["a"]._leaving == 1)
+        assert controller.status()["a"]["status"] == "DELETING"
+        gates[0].set()
+        await until(controller, lambda: not controller.status())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_goal_that_comes_in_the_last_moment_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async with controlling() as controller:
+        reach = RunningApplication._reach
+
+        async def reach_and_be_given_another(self: RunningApplication, _: Goal) -> None:
+            monkeypatch.setattr(RunningApplication, "_reach", reach)
+            self.aim(goal())
+            if fails:
+                raise LookupError("too late")
+
+        monkeypatch.setattr(RunningApplication, "_reach", reach_and_be_given_another)
+        controller.aim([goal(served.hanging)])
+        await until(controller, lambda: controller.status()["a"]["status"] == "RUNNING")
+        assert set(controller.status()["a"]["deployments"]) == {"pick"}
+
+
+async def test_progress_is_told_when_there_is_some() -> None:
+    said: list[str] = []
+    async with controlling() as controller:
+        service: Any = SimpleNamespace(controller=controller, url="http://here")
+        controller.aim([goal(served.hanging)])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tell_progress, service, said.append)
+            await anyio.sleep(3 * LOOK_EVERY)  # it looks, and nothing is new
+            controller.aim([goal()])
+    assert said[0] == "a: DEPLOYING"
+    assert said[-1] == "a: RUNNING (pick 1/1) at http://here/"
+    assert len(said) == len(set(said))
 
 
 async def test_one_whose_replica_is_not_there_is_unhealthy_until_it_is() -> None:

@@ -310,3 +310,18 @@ def test_an_error_with_a_note_says_what_it_is_all_the_same(
     text = "error = ValueError('no model')\nerror.add_note('Ask the operator.')\nraise error\n"
     said = said_by(tmp_path, monkeypatch, "loadshed_test_says_note", text)
     assert said["error"].startswith("ValueError: no model")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_one_that_leaves_while_it_sends_gets_no_answer() -> None:
+    async def read(request: Any) -> bytes:
+        return bytes(await request.body())
+
+    async def leave() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    sent: list[Any] = []
+    scope = {"type": "http", "method": "POST", "headers": [], "path": "/", "query_string": b""}
+    await Answering(read)(scope, leave, sent.append)  # type: ignore[arg-type]
+    assert sent == []

@@ -182,6 +182,18 @@ def test_a_server_that_was_killed_is_resumed_as_it_was(loadshed: Loadshed) -> No
     assert "what a server has saved" in torn.stderr
 
 
+def test_what_served_is_resumed_where_the_last_file_had_failed(loadshed: Loadshed) -> None:
+    loadshed.start(loadshed.config())
+    loadshed.write("code/model.py", BROKEN)
+    loadshed.deploy("config.yaml", code=1)
+    loadshed.end(signal.SIGKILL)
+    loadshed.start("--resume", until="DEPLOY_FAILED")
+    assert loadshed.get().json()["version"] == "1"
+    assert "no weights" in loadshed.status()["applications"]["default"]["message"]
+    loadshed.deploy(loadshed.config(version="2"))
+    assert loadshed.get().json()["version"] == "2"
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

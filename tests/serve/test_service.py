@@ -220,6 +220,7 @@ def test_where_nothing_was_saved_nothing_can_be_resumed(tmp_path: Path) -> None:
         '{"codes": {"a": {"source": {"x": 1}, "environment": {"paths": []}, "version": "1"}}}',
         '{"codes": {}, "config": {"applications": 3}, "app_dir": "/"}',
         '{"codes": {}, "config": {"applications": []}}',
+        '{"codes": {}, "config": {"applications": []}, "app_dir": 5, "file": ""}',
     ],
 )
 def test_what_was_not_saved_by_a_server_can_not_be_resumed(tmp_path: Path, text: str) -> None:

@@ -233,3 +233,19 @@ def test_files_come_in_an_order_that_is_always_the_same(code: Path) -> None:
     assert found == ["a.py", "b.txt", "main.py", "other/c.py", "package/inner.py", "package/z.py"]
     only = [str(each.relative_to(code)) for each in files_of(code, ".py")]
     assert only == [each for each in found if each.endswith(".py")]
+
+
+def test_a_link_that_leads_back_is_followed_once(store: CodeStore, code: Path) -> None:
+    (code / "again").symlink_to(code)
+    assert not (add(store, code) / "again" / "again").exists()
+
+
+def test_a_copy_that_can_not_be_put_in_its_place_is_told(
+    store: CodeStore, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ConfigError, match="broken"):
+        add(store, code)

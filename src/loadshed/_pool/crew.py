@@ -397,8 +397,9 @@ class Crew:
     async def _go_back(self) -> None:
         """Let all be of the plan that there is again."""
         try:
-            while not await self._are_of(self._plan) and not self._is_rolling:
-                pass  # there is another plan again
+            is_done = False
+            while not is_done:  # there may be another plan again
+                is_done = await self._are_of(self._plan) or self._is_rolling
         finally:
             self._is_going_back = False
             self._wake()
@@ -428,8 +429,8 @@ class Crew:
         try:
             await self._replace(place)
         except LoadShedError as error:
-            if not self._is_closed:
-                _logger.warning("%s stays, though its version failed. %s", name, error)
+            level = logging.DEBUG if self._is_closed else logging.WARNING
+            _logger.log(level, "%s stays, though its version failed. %s", name, error)
             return False
         return True
 

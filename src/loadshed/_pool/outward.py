@@ -130,7 +130,7 @@ class Outward:
                     self._send(encode_parts(Kind.IN_ITEM, number, frame.parts))
         finally:
             self._streams.pop(number, None)
-        raise AssertionError("The last frame ends a stream.")
+        raise AssertionError("No last frame.")  # pragma: no cover - `_frames` ends with one
 
     def _find(self, name: str) -> Peer:
         try:

@@ -68,8 +68,8 @@ class Client:
 
     def _leave(self) -> None:
         self.has_left = True
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None  # noqa: S101 - a task has made this
+        self._task.cancel()
 
     async def _wait(self) -> None:
         self._changed.clear()

@@ -101,9 +101,7 @@ async def _serve(start: Start, control: socket.socket, listener: socket.socket) 
                     told.stop(0)
                     await told.ended.wait()
                 tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return can_serve
+    return _unless(failure, can_serve)
 
 
 def _collect_less() -> None:
@@ -115,6 +113,12 @@ def _collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 50)
+
+
+def _unless(failure: Exception | None, can_serve: bool) -> bool:
+    if failure is not None:
+        raise failure
+    return can_serve
 
 
 async def _run(service: Service, start: Start) -> bool:
@@ -168,7 +172,7 @@ async def _await_signal(signals: AsyncIterator[signal.Signals], service: Service
     """End at the first signal; at the second one without waiting for anything."""
     async for _ in signals:
         if service.is_ending:
-            os._exit(1)  # replicas end with this process
+            os._exit(1)  # replicas end with it  # pragma: no cover - nothing can be measured
         service.end()
 
 
@@ -207,12 +211,15 @@ async def watch_files(service: Service, say: Callable[[str], None]) -> None:
     while True:
         await anyio.sleep(LOOK_EVERY)
         now = await anyio.to_thread.run_sync(service.newest)
-        if now == before:
-            continue
+        if now != before:
+            await _reload(service, say)
         before = now
-        try:
-            await service.redeploy()
-        except ConfigFileError as error:
-            say(f"{error}\nWhat was there before goes on.")
-        else:
-            await tell_progress(service, say)
+
+
+async def _reload(service: Service, say: Callable[[str], None]) -> None:
+    try:
+        await service.redeploy()
+    except ConfigFileError as error:
+        say(f"{error}\nWhat was there before goes on.")
+    else:
+        await tell_progress(service, say)

@@ -126,8 +126,7 @@ def run(
                 app, host=host, port=port, name=name, route_prefix=route_prefix
             ) as server:
                 print(f"Serving at {server.url}. Press Ctrl-C to stop.", flush=True)  # noqa: T201
-                async for _ in signals:
-                    return
+                await anext(aiter(signals))
 
     anyio.run(serve)
 

@@ -560,3 +560,15 @@ def told_by(check: Callable[[], object]) -> str | None:
     except ConfigFileError as error:
         return json.dumps(str(error))
     return None
+
+
+def test_a_mistake_that_is_found_later_has_the_line_of_what_is_nearest() -> None:
+    text = "applications:\n- import_path: a:b\n  deployments:\n  - name: M\n"
+    found = parse(text, source="x.yaml")
+    places = ["applications[0].deployments[0].user_config.x", "applications[0].nothing", "other"]
+    located = [*found.located(Mistake("is wrong.", place) for place in places)]
+    assert [(each.source, each.line, each.column) for each in located] == [
+        ("x.yaml", 4, 5),
+        ("x.yaml", 2, 3),
+        ("x.yaml", 1, 1),
+    ]

@@ -56,10 +56,24 @@ def build(
 
     Each IMPORT_PATH is as for `loadshed run`. The code is imported, in a process of its own.
     """
-    applications = [
-        _application(index, path, container or app_dir) for index, path in enumerate(import_paths)
-    ]
-    text = written(applications, engine=engine)
+    code = container or app_dir
+    _write(
+        written([_application(*each, code) for each in enumerate(import_paths)], engine=engine),
+        engine,
+        output=output,
+        container=container,
+        name=name,
+    )
+
+
+def _write(
+    text: str,
+    engine: Literal["loadshed", "ray"],
+    *,
+    output: str | None,
+    container: str | None,
+    name: str,
+) -> None:
     if container is not None:
         config = parse(text, base=Path(container)).config
         files = files_of_container(container, config, name=name, engine=engine)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +93,29 @@ def run(
     if engine == "ray":
         _refuse("--engine ray", *("--resume",) * resume, *("--reload",) * reload)
         serve_on_ray(config, app_dir=app_dir, tune=start.get("tune", {}))
-    elif not _serve(Start(config=config, address=address, reload=reload, say=say, **start), found):
-        sys.exit(FAILED)
+    else:
+        _end(_serve(Start(config=config, address=address, reload=reload, say=say, **start), found))
 
 
 def _serve(start: Start, found: ConfigFile | None) -> bool:
-    try:
+    with _located(found):
         return serve(start)
-    except ConfigFileError as error:  # the code knows more than the file
+
+
+@contextlib.contextmanager
+def _located(found: ConfigFile | None) -> Iterator[None]:
+    """Say the line of a mistake that only the code can tell."""
+    try:
+        yield
+    except ConfigFileError as error:
         if found is None:
             raise
         raise ConfigFileError(found.located(error.mistakes)) from None
+
+
+def _end(has_served: bool) -> None:
+    if not has_served:
+        sys.exit(FAILED)
 
 
 def _resumed(state: Path) -> dict[str, Any]:

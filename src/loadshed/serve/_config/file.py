@@ -96,7 +96,7 @@ class ConfigFile:
         for mistake in mistakes:
             where = mistake.where
             while where and where not in self._marks:
-                where = re.sub(r"(\.[^.\[]*|\[[^\[]*|[^.\[]*)$", "", where)
+                where = re.sub(r"(\.[^.\[]*|\[[^.\[]*|[^.\[]*)$", "", where)
             mark = self._marks[where]
             yield replace(mistake, line=mark.line, column=mark.column, source=self._source)
 

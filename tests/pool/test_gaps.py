@@ -1,0 +1,113 @@
+"""Where frames meet what seldom happens: full sockets, broken ones, and nonsense."""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import anyio
+import pytest
+
+from loadshed import NotPicklableError, ReplicaUnavailableError
+from loadshed._policy.wire import MOST_PARTS, Decoder, Frame, Kind, WireError, encode
+from loadshed._pool.connection import Connection, pair
+from loadshed._pool.outward import Outward
+from loadshed._replica.application import Request
+from loadshed._replica.channel import Channel
+from loadshed._replica.main import _uvloop
+from loadshed._sleeper import FutureSleeper
+
+
+@pytest.mark.anyio
+async def test_more_frames_than_a_socket_takes_at_once_are_all_sent() -> None:
+    ours, theirs = pair()
+    count = 3 * MOST_PARTS
+    with theirs:
+        connection = Connection(ours)
+        connection.send(0, [b"x" * 10_000_000])
+        for _ in range(count):
+            connection.send(0, [b"y"])
+        theirs.setblocking(False)
+        received = 0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.write)
+            while received < 10_000_000 + count:
+                await anyio.wait_readable(theirs)
+                received += len(theirs.recv(1 << 20))
+            tasks.cancel_scope.cancel()
+        assert connection.unsent() == set()
+        connection.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_called_outwards_and_is_nonsense_is_refused() -> None:
+    sent: list[Any] = []
+    async with anyio.create_task_group() as tasks:
+        outward = Outward({}, sent.append, tasks)
+        for kind in (Kind.OUT_CALL, Kind.OUT_STREAM, Kind.OUT_ACK):
+            with pytest.raises(WireError, match="a call of nothing"):
+                outward.handle(Frame(kind, 1, []))
+        tasks.start_soon(outward.run)
+        # What has just been answered may still be cancelled, or acknowledged.
+        outward.handle(Frame(Kind.OUT_CANCEL, 7, []))
+        outward.handle(Frame(Kind.OUT_ACK, 7, [b"\x80\x05K\x01."]))
+        outward.handle(Frame(Kind.OUT_CALL, 8, [b"", b"nobody"]))
+        with anyio.fail_after(30):
+            while not sent:
+                await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    (frame,) = _decoded(sent[0])
+    assert (frame.kind, frame.call) == (Kind.IN_ERROR, 8)
+    assert "ReplicaUnavailableError" in frame.value()[1]
+    assert ReplicaUnavailableError.__name__
+
+
+def _decoded(parts: Any) -> list[Frame]:
+    decoder, data = Decoder(), b"".join(parts)
+    decoder.space()[: len(data)] = data
+    return decoder.received(len(data))
+
+
+def test_a_socket_that_does_not_block_has_nothing_yet() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        channel = Channel(theirs)
+        assert channel.receive() == []
+        ours.sendall(encode(Kind.STOP, 1))
+        frames = channel.receive()
+        assert frames is not None
+        assert [frame.kind for frame in frames] == [Kind.STOP]
+
+
+def test_a_message_that_can_not_be_sent_is_told_by_the_next_one() -> None:
+    ours, theirs = socket.socketpair()
+
+    async def run() -> None:
+        request = Request(Channel(theirs), 1)
+        request._flush()  # there is nothing
+        await request.send({"type": "http.response.start", "headers": lambda: None})
+        await asyncio.sleep(0.01)
+        with pytest.raises(NotPicklableError):
+            await request.send({"type": "http.response.body"})
+        request.end([encode(Kind.RESULT, 1)], now=True)
+
+    with ours, theirs:
+        asyncio.run(run())
+        (frame,) = _decoded([ours.recv(1 << 20)])
+        assert frame.kind == Kind.ERROR
+
+
+def test_without_uvloop_the_event_loop_is_asyncios(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _uvloop() is not None
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert _uvloop() is None
+
+
+def test_who_sleeps_in_a_closed_loop_is_not_woken() -> None:
+    loop = asyncio.new_event_loop()
+    sleeper = FutureSleeper(loop)
+    sleeper._future.add_done_callback(lambda _: None)
+    loop.close()
+    assert not sleeper.wake()
+    assert sleeper.wake()  # there is nothing more to do
