@@ -1,7 +1,7 @@
 # Everything a developer does with this project. Each target sets up what it needs in .venv by
 # itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit processes others covered lowest test-ray bench soak docs clean
+.PHONY: help demo test lint format types unit processes others covered lowest test-ray smoke-ray bench soak docs clean
 .DELETE_ON_ERROR:
 
 # The first of these that is Python 3.11 or newer and can make virtual environments, or else the
@@ -64,6 +64,11 @@ test-ray: $(VENV)-ray/.test  ## The tests of the engine for Ray, on a real Ray (
 	  -o python_files='check_*.py test_ray_serve.py' $(RAY) tests/serve/test_ray_serve.py $(ARGS)
 	$(VENV)-ray/bin/coverage combine --quiet --rcfile=$(RAY)/coverage.ini
 	$(VENV)-ray/bin/coverage report --rcfile=$(RAY)/coverage.ini
+
+# What of it has to work at the least, in under a minute.
+smoke-ray: $(VENV)-ray/.test
+	$(VENV)-ray/bin/python -m pytest -q -W ignore -o python_files='check_*.py' $(RAY)/check_to_ray.py \
+	  -k "example_of_the_doc or call_one_another or when_to_come_back or methods_of_a_class" $(ARGS)
 
 bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -1,6 +1,7 @@
 """Crew: the replicas of a pool, as many as there have to be."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,9 @@ from loadshed._pool.replica import Replica
 from loadshed._pool.slots import Slots
 from loadshed._pool.statistics import ReplicaState
 from loadshed._pool.watch import Watch
+
+TRIES = 3
+"""How often it is tried to put one of the old version in the place of one of a failed version."""
 
 _logger = logging.getLogger("loadshed")
 
@@ -406,33 +410,28 @@ class Crew:
 
     async def _are_of(self, plan: Plan) -> bool:
         """Let all be of this plan; whether that is still the plan."""
-        stay: set[Place] = set()
-        while (place := self._of_another(plan, stay)) is not None:
+        failures: Counter[Place] = Counter()
+        while (place := self._of_another(plan, failures)) is not None:
             if self._plan.version != plan.version:
                 return False
-            if not await self._is_replaced(place):
-                stay.add(place)
+            try:
+                await self._replace(place)
+            except LoadShedError as error:  # an accident, it may be
+                failures[place] += 1
+                level = logging.DEBUG if self._is_closed else logging.WARNING
+                _logger.log(level, "A replica of a failed version can't be replaced. %s", error)
         await self._take_configs_back(plan)
         return self._plan.version == plan.version and self._plan.config is plan.config
 
-    def _of_another(self, plan: Plan, stay: set[Place]) -> Place | None:
-        """One whose replica is of another plan, and was not replaced in vain."""
+    def _of_another(self, plan: Plan, failures: Counter[Place]) -> Place | None:
+        """One whose replica is of another plan, and was not replaced in vain too often."""
         for place in self._staying:
             replica = place.replica
-            if place not in stay and replica is not None and replica.version != plan.version:
+            if replica is None or replica.version == plan.version:
+                continue
+            if failures[place] < TRIES:
                 return place
         return None
-
-    async def _is_replaced(self, place: Place) -> bool:
-        """Replace one that is of a plan that failed; whether that could be done."""
-        name = "" if place.replica is None else place.replica.name
-        try:
-            await self._replace(place)
-        except LoadShedError as error:
-            level = logging.DEBUG if self._is_closed else logging.WARNING
-            _logger.log(level, "%s stays, though its version failed. %s", name, error)
-            return False
-        return True
 
     async def _take_configs_back(self, plan: Plan) -> None:
         """Hand the old `user_config` to those that have, or may have, another one."""
