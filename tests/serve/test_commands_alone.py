@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from loadshed import ReplicaUnavailableError
 from loadshed.serve._command import build, deploy, look, run
 from loadshed.serve._command.common import mistakes
+from loadshed.serve._config.file import ConfigFileError, Mistake, parse
 
 
 class Scripted:
@@ -123,3 +124,11 @@ def test_what_can_not_be_written_is_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(build.build, arguments)
     assert done.exit_code == 2
     assert "output must be a file that can be written (No such file or directory)" in done.output
+
+
+def test_a_mistake_that_only_the_code_can_tell_has_its_line() -> None:
+    found = parse("applications:\n- import_path: a:b\n", source="x.yaml")
+    with pytest.raises(ConfigFileError, match=r"^x\.yaml:2:16: "), run._located(found):
+        raise ConfigFileError([Mistake("is wrong.", "applications[0].import_path")])
+    with pytest.raises(ConfigFileError, match=r"^applications"), run._located(None):
+        raise ConfigFileError([Mistake("is wrong.", "applications[0].import_path")])

@@ -12,9 +12,10 @@ import anyio
 import pytest
 
 from loadshed.serve import deployment
+from loadshed.serve._config.file import ConfigFileError, Mistake
 from loadshed.serve._controller import Controller
 from loadshed.serve._goal import Goal
-from loadshed.serve._main import LOOK_EVERY, tell_progress
+from loadshed.serve._main import LOOK_EVERY, tell_progress, watch_files
 from loadshed.serve._running import _goal
 from loadshed.serve._running_application import RunningApplication
 from loadshed.serve._running_deployment import RunningDeployment
@@ -257,3 +258,33 @@ async def test_time_limits_and_health_checks_change_without_a_new_replica() -> N
         await controller.settled()
         assert controller.grace == 1
         assert pids(controller) == before
+
+
+async def test_files_that_change_are_deployed_anew_and_a_mistake_in_them_is_told() -> None:
+    said: list[str] = []
+    times = [1.0, 1.0, 2.0, 3.0]
+
+    class Changing:
+        url = ""
+
+        def __init__(self, controller: Controller) -> None:
+            self.controller = controller
+            self.deployed = 0
+
+        def newest(self) -> float:
+            return times.pop(0) if times else 3.0
+
+        async def redeploy(self) -> None:
+            self.deployed += 1
+            if self.deployed == 1:
+                raise ConfigFileError([Mistake("is wrong.", "applications[0]")])
+            self.controller.aim([goal()])
+
+    async with controlling() as controller:
+        service: Any = Changing(controller)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch_files, service, said.append)
+            await until(controller, lambda: any("RUNNING" in each for each in said))
+            tasks.cancel_scope.cancel()
+    assert said[0] == "applications[0] is wrong.\nWhat was there before goes on."
+    assert service.deployed == 2
