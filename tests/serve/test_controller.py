@@ -195,6 +195,18 @@ async def test_progress_is_told_when_there_is_some() -> None:
     assert len(said) == len(set(said))
 
 
+async def test_what_comes_when_all_ends_comes_too_late() -> None:
+    async with controlling() as controller:
+        controller.aim([goal()])
+        await controller.settled()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(controller.close)
+            await until(controller, lambda: controller.status()["a"]["status"] == "DELETING")
+            controller.aim([goal(), goal(name="late")])
+            assert set(controller.status()) == {"a"}
+        assert controller.status() == {}
+
+
 async def test_one_whose_replica_is_not_there_is_unhealthy_until_it_is() -> None:
     async with controlling() as controller:
         controller.aim([goal()])

@@ -101,10 +101,14 @@ def test_what_is_no_port_is_told_of(port: int) -> None:
     ],
 )
 async def test_it_can_be_reached_where_it_says(host: str, url: str) -> None:
+    refused = ""
     try:
         listener = listen(host, 0)
-    except ConfigError:
-        pytest.skip("this machine has no IPv6")
+    except ConfigError as error:
+        refused = error.setting
+    if refused:  # by a machine without IPv6
+        assert ":" in host
+        return
     assert url_of(listener) == url.format(listener.getsockname()[1])
     async with serving(App(), listener), httpx.AsyncClient() as client:
         assert (await client.get(url_of(listener))).status_code == 200

@@ -68,19 +68,19 @@ def test_nothing_fails_while_numbers_config_and_code_change(loadshed: Loadshed) 
     before = pids(loadshed)
     load = Load(loadshed.url)
     with load.going_on():
-        for n in range(1, 6):
+        for n in range(1, 21):
             loadshed.deploy(loadshed.config(num_replicas=1, user_config={"n": n}))
             assert loadshed.get().json()["config"] == {"n": n}
         assert pids(loadshed) == before
-        loadshed.deploy(loadshed.config(num_replicas=3, user_config={"n": 5}))
+        loadshed.deploy(loadshed.config(num_replicas=4, user_config={"n": 20}))
         assert pids(loadshed) > before
-        loadshed.deploy(loadshed.config(num_replicas=2, user_config={"n": 5}))
+        loadshed.deploy(loadshed.config(num_replicas=2, user_config={"n": 20}))
         there = pids(loadshed)
         assert len(there) == 2
-        loadshed.deploy(loadshed.config(num_replicas=2, user_config={"n": 5}))
+        loadshed.deploy(loadshed.config(num_replicas=2, user_config={"n": 20}))
         assert pids(loadshed) == there
-        for version in ("2", "3"):
-            loadshed.deploy(loadshed.config(version=version, num_replicas=2, user_config={"n": 5}))
+        for version in ("2", "3", "4"):
+            loadshed.deploy(loadshed.config(version=version, num_replicas=2, user_config={"n": 20}))
             assert loadshed.get().json()["version"] == version
             assert not pids(loadshed) & there
             there = pids(loadshed)

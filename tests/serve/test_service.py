@@ -143,6 +143,40 @@ async def test_what_can_not_be_saved_changes_nothing(
         assert service.controller.goals == {}
 
 
+async def test_of_several_deploys_the_last_one_counts(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = anyio.Event()
+
+    async def hang(*_: Any, **__: Any) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    outcomes: list[str] = []
+
+    async with service_of(code) as service, anyio.create_task_group() as tasks:
+
+        async def deploy(name: str) -> None:
+            try:
+                await service.deploy(config(app(name=name)))
+            except ConfigFileError as error:
+                outcomes.append(f"{name}: {error}")
+            else:
+                outcomes.append(f"{name} is deployed")
+
+        goals = service.preparation.goals
+        monkeypatch.setattr(service.preparation, "goals", hang)
+        tasks.start_soon(deploy, "a")
+        await begun.wait()
+        tasks.start_soon(deploy, "b")
+        await anyio.wait_all_tasks_blocked()
+        monkeypatch.setattr(service.preparation, "goals", goals)
+        await deploy("c")
+        assert outcomes[-1] == "c is deployed"
+        given_up = "the config was given up: another one has been deployed."
+        assert sorted(outcomes[:-1]) == [f"a: {given_up}", f"b: {given_up}"]
+
+
 async def test_what_has_no_effect_before_the_next_start_is_told(code: Path) -> None:
     async with service_of(code) as service:
         warnings = await service.deploy(config(port=1235, root_path="/x", request_timeout_s=3))

@@ -60,7 +60,8 @@ class Controller:
     def aim(self, goals: Iterable[Goal]) -> None:
         """Have these goals. What is none of them goes; what has not changed goes on."""
         self._is_aimed = True
-        wanted = {goal.name: goal for goal in goals}
+        # One that was on its way when all began to end has come too late.
+        wanted = {} if self._is_closing else {goal.name: goal for goal in goals}
         self._unwanted = {name for name in self._applications if name not in wanted}
         for name, goal in wanted.items():
             self._aim(name, goal)

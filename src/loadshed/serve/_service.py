@@ -64,6 +64,7 @@ class Service:
         self.preparation = Preparation(self._store, app_dir)
         self._lock = anyio.Lock()
         self._preparing = anyio.CancelScope()
+        self._last_deploy = 0
         self._ending = anyio.Event()
 
     async def deploy(
@@ -88,15 +89,17 @@ class Service:
         Raises:
             ConfigFileError: Something is wrong with it; nothing has changed.
         """
+        self._last_deploy += 1
+        this_deploy = self._last_deploy
         self._preparing.cancel()  # code may hang as it is imported
         async with self._lock:
+            self._check_is_last(this_deploy)  # one may have come while this one waited
             with anyio.CancelScope() as self._preparing:
                 current = self.controller.goals
                 goals = await self.preparation.goals(
                     config, current, restart=restart, codes=codes or {}, file=file
                 )
-            if self._preparing.cancel_called:
-                raise ConfigFileError([Mistake("was given up: another one has been deployed.")])
+            self._check_is_last(this_deploy)
             self._saved = {
                 "config": to_plain(config),
                 "app_dir": self._app_dir,
@@ -108,6 +111,10 @@ class Service:
             self.generation += 1
             self.controller.aim(goals)
             return _fixed(self._http_options, config.http_options)
+
+    def _check_is_last(self, deploy: int) -> None:
+        if deploy != self._last_deploy:
+            raise ConfigFileError([Mistake("was given up: another one has been deployed.")])
 
     async def redeploy(self) -> None:
         """Have the same config once more: the code may have changed.
