@@ -51,12 +51,14 @@ class Exchange:
         self.complete = False  # it has been given the last one
         self.time: anyio.CancelScope | None = None
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         if not self.started:
             self.started = message["type"] not in PRELIMINARY
         if message["type"] not in LAST or message.get("more_body", False):
-            await self._send(message)
-            return
+            return self._send(message)
+        return self._send_last(message)
+
+    async def _send_last(self, message: Message) -> None:
         try:
             await self._send(message)
             self.complete = True

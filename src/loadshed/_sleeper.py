@@ -1,7 +1,7 @@
 """Sleeper: a task that sleeps until it is woken, on asyncio and trio."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
@@ -43,9 +43,9 @@ class FutureSleeper:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._future = loop.create_future()
 
-    async def sleep(self) -> None:
+    def sleep(self) -> Awaitable[None]:
         """Sleep until woken: at once, if that has happened already."""
-        await self._future
+        return self._future
 
     def wake(self) -> bool:
         """Wake the task up; False where its event loop was closed under it, so it never will."""

@@ -26,7 +26,7 @@ class Place:
 
 def chosen(places: list[Place], *numbers: float, now: float = 0.0) -> Place | None:
     """The one that is chosen when these numbers are drawn, and no more than these."""
-    return choose(places, now, iter(numbers).__next__)
+    return choose(places, lambda: now, iter(numbers).__next__)
 
 
 def winners(places: list[Place]) -> Counter[int]:
@@ -45,7 +45,7 @@ def test_it_has_room_wherever_there_is_some(
     places: list[tuple[int, float]], generator: Random
 ) -> None:
     candidates = [Place(*each) for each in places]
-    one = choose(candidates, 0.0, generator.random)
+    one = choose(candidates, lambda: 0.0, generator.random)
     free = [each for each in candidates if each.ongoing < each.max_ongoing_requests]
     assert (one in free) if free else one is None
     if len(free) > 1:  # of two different ones, so never the one with most to do

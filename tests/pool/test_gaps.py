@@ -6,12 +6,15 @@ import sys
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from loadshed import NotPicklableError, ReplicaUnavailableError
 from loadshed._policy.wire import MOST_PARTS, Decoder, Frame, Kind, WireError, encode
+from loadshed._pool import connection as connection_module
 from loadshed._pool.connection import Connection, pair
 from loadshed._pool.outward import Outward
+from loadshed._replica import channel as channel_module
 from loadshed._replica.application import Request
 from loadshed._replica.channel import Channel
 from loadshed._replica.main import _uvloop
@@ -37,6 +40,37 @@ async def test_more_frames_than_a_socket_takes_at_once_are_all_sent() -> None:
             tasks.cancel_scope.cancel()
         assert connection.unsent() == set()
         connection.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_frames_that_may_wait_do_so_until_there_are_enough() -> None:
+    ours, theirs = pair()
+    with theirs:
+        connection = Connection(ours)
+        theirs.setblocking(False)
+        for _ in range(2 * connection_module.ENOUGH - 1):
+            connection.send(0, [b"x"], soon=True)
+        assert theirs.recv(100) == b"x" * connection_module.ENOUGH
+        await anyio.lowlevel.checkpoint()
+        assert theirs.recv(100) == b"x" * (connection_module.ENOUGH - 1)
+        connection.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("now", [True, False])
+@pytest.mark.anyio
+async def test_answers_that_may_wait_do_so_until_there_are_enough(now: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(theirs)
+        ours.setblocking(False)
+        for _ in range(channel_module.ENOUGH - 1):
+            channel.send_soon([b"x"])
+        with pytest.raises(BlockingIOError):
+            ours.recv(100)
+        channel.send_soon([b"x"], now=now)
+        assert ours.recv(100) == b"x" * channel_module.ENOUGH
 
 
 @pytest.mark.anyio
@@ -90,7 +124,7 @@ def test_a_message_that_can_not_be_sent_is_told_by_the_next_one() -> None:
         await asyncio.sleep(0.01)
         with pytest.raises(NotPicklableError):
             await request.send({"type": "http.response.body"})
-        request.end([encode(Kind.RESULT, 1)], now=True)
+        request.end(None, now=True)
 
     with ours, theirs:
         asyncio.run(run())

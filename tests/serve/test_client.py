@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loadshed.serve import _client
-from loadshed.serve._client import Client
+from loadshed.serve._client import Client, Clients
 
 LEAVES = {"type": "http.disconnect"}
 
@@ -49,7 +49,7 @@ async def turns() -> None:
 def serving(work: Callable[[Client, Connection], Awaitable[None]]) -> None:
     async def serve() -> None:
         connection = Connection()
-        client = Client(connection.receive, asyncio.get_running_loop())
+        client = Client(connection.receive, Clients(asyncio.get_running_loop()))
         try:
             await work(client, connection)
         finally:
@@ -108,6 +108,55 @@ def test_one_who_waits_for_a_message_already_is_not_overtaken() -> None:
         assert not client.has_left
 
     serving(work)
+
+
+def test_each_listens_when_it_has_waited_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loop:
+        """An event loop with one timer, at its own time."""
+
+        now = 0.0
+        timer: tuple[float, Callable[[], None]] | None = None
+
+        def time(self) -> float:
+            return self.now
+
+        def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+            assert self.timer is None
+            self.timer = self.now + delay, callback
+            return self.timer
+
+        def go_on(self) -> None:
+            assert self.timer is not None
+            (self.now, callback), self.timer = self.timer, None
+            callback()
+
+    class One:
+        listens_since: float | None = None
+
+        def listen(self) -> None:
+            if self.listens_since is None and self is one:
+                clients.add(self)  # once more
+            self.listens_since = loop.now
+
+    monkeypatch.setattr(_client, "LISTEN_AFTER", 4.0)
+    loop: Any = Loop()
+    clients: Any = Clients(loop)
+    one, other, quick, last = One(), One(), One(), One()
+    for client in (one, quick):
+        clients.add(client)
+    loop.now = 1.0
+    clients.add(other)
+    clients.remove(quick)
+    loop.go_on()
+    assert (one.listens_since, other.listens_since) == (4.0, None)
+    loop.go_on()
+    assert other.listens_since == 5.0
+    loop.go_on()
+    assert one.listens_since == 8.0
+    assert loop.timer is None  # nobody waits
+    clients.add(last)
+    loop.go_on()
+    assert (last.listens_since, quick.listens_since) == (12.0, None)
 
 
 def test_who_is_answered_soon_is_not_listened_to() -> None:

@@ -63,7 +63,7 @@ CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
 def choose(
-    candidates: Sequence[CandidateT], now: float, random: Callable[[], float]
+    candidates: Sequence[CandidateT], now: Callable[[], float], random: Callable[[], float]
 ) -> CandidateT | None:
     """The one that takes the next request; None where all are full.
 
@@ -75,7 +75,7 @@ def choose(
 
     Args:
         candidates: All of them.
-        now: The time, of the clock of their latencies.
+        now: Reads the clock of their latencies.
         random: Draws a number from 0 to 1, without 1.
     """
     free = [each for each in candidates if each.ongoing < each.max_ongoing_requests]
@@ -89,4 +89,5 @@ def choose(
     one, other = free[first], free[second]
     if one.ongoing != other.ongoing:
         return one if one.ongoing < other.ongoing else other
-    return one if one.latency.expected(now) <= other.latency.expected(now) else other
+    time = now()
+    return one if one.latency.expected(time) <= other.latency.expected(time) else other

@@ -143,6 +143,8 @@ class Frame:
         """
         if not self.parts:
             raise WireError(f"There is no value in {self!r}.")
+        if len(self.parts) == 1:
+            return pickle.loads(self.parts[0])  # noqa: S301 - from our own child, or parent
         data, *buffers = self.parts
         return pickle.loads(data, buffers=buffers)  # noqa: S301 - from our own child, or parent
 

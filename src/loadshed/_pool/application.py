@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any
@@ -18,43 +18,11 @@ from loadshed._errors import (
 )
 from loadshed._exchange import DeadlineExchange, Exchange, Message, Receive, Scope, Send
 from loadshed._policy.deadline import read
+from loadshed._policy.scope import portable_scope
 from loadshed._policy.wire import Kind
 from loadshed._pool.call import Call
 from loadshed._pool.slots import Slots
 from loadshed._turn import in_turn
-
-PORTABLE = (
-    "type",
-    "asgi",
-    "http_version",
-    "method",
-    "scheme",
-    "path",
-    "raw_path",
-    "query_string",
-    "root_path",
-    "headers",
-    "client",
-    "server",
-    "subprotocols",
-)
-"""What of a scope is sent: all that the ASGI specification has, and nothing that a framework has
-put there."""
-
-EXTENSIONS = frozenset(
-    {
-        "http.response.debug",
-        "http.response.early_hint",
-        "http.response.pathsend",
-        "http.response.push",
-        "http.response.trailers",
-        "tls",
-        "websocket.http.response",
-    }
-)
-"""The extensions that work from another process; not `zerocopysend`, which hands on an open
-file."""
-
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """The methods of requests that may be done twice (RFC 9110, 9.2.2)."""
@@ -207,10 +175,12 @@ class PoolApplication:
         if exchange.time.cancel_called and not exchange.complete:
             raise RequestTimeoutError(exchange.seconds)
 
-    async def _serve(self, scope: Scope, exchange: Exchange) -> None:
+    def _serve(self, scope: Scope, exchange: Exchange) -> Awaitable[None]:
         if self.tries == 1 or scope["type"] != "http" or scope["method"] not in IDEMPOTENT:
-            await self._try(scope, exchange)
-            return
+            return self._try(scope, exchange)
+        return self._try_again_and_again(scope, exchange)
+
+    async def _try_again_and_again(self, scope: Scope, exchange: Exchange) -> None:
         kept = Kept(exchange.receive)
         exchange.receive = kept.receive
         for _ in range(self.tries - 1):
@@ -224,12 +194,15 @@ class PoolApplication:
                 return
         await self._try(scope, exchange)
 
-    async def _try(self, scope: Scope, exchange: Exchange) -> None:
+    def _try(self, scope: Scope, exchange: Exchange) -> Awaitable[None]:
         slots = self._slots
         slots.check()
         if slots.limiter._enter():
-            await self._forward(scope, exchange)
-            return
+            return self._forward(scope, exchange)
+        return self._queue_up(scope, exchange)
+
+    async def _queue_up(self, scope: Scope, exchange: Exchange) -> None:
+        slots = self._slots
         waiter = slots.limiter._queue_up(exchange.deadline)
         try:
             await in_turn(waiter, exchange, lambda: self._forward(scope, exchange))
@@ -239,26 +212,23 @@ class PoolApplication:
     async def _forward(self, scope: Scope, exchange: Exchange) -> None:
         """Send the request to a replica, whose it is until that has answered."""
         exchange.holds_permit = False
-        portable = _portable(scope)
+        portable = portable_scope(scope)
         is_sent = False
         while not is_sent:
             call = await self._slots.begin(Kind.ASGI, portable)
             try:
-                await self._pass_on(call, exchange)
+                while (frame := await call.item()) is not None:
+                    if frame.kind == Kind.WANT:
+                        await self._pass_both_ways(call, exchange)
+                        break
+                    for message in call.consumed(frame):
+                        await exchange.send(message)
             except BaseException:
                 self._slots.abandon(call)
                 raise
             is_sent = not call.is_unsent
-        call.result()
-
-    async def _pass_on(self, call: Call, exchange: Exchange) -> None:
-        """Pass on what the application sends until it is done; most ask for nothing."""
-        while (frame := await call.item()) is not None:
-            if frame.kind == Kind.WANT:
-                await self._pass_both_ways(call, exchange)
-                return
-            for message in call.consumed(frame):
-                await exchange.send(message)
+        for message in call.result():
+            await exchange.send(message)
 
     async def _pass_both_ways(self, call: Call, exchange: Exchange) -> None:
         """Pass on what it sends and what it asks for, from when it has asked for the first time."""
@@ -294,12 +264,3 @@ def _status(error: Exception) -> HTTPStatus:
     if isinstance(error, ReplicaDiedError):
         return HTTPStatus.BAD_GATEWAY
     return HTTPStatus.SERVICE_UNAVAILABLE
-
-
-def _portable(scope: Scope) -> dict[str, Any]:
-    portable = {key: scope[key] for key in PORTABLE if key in scope}
-    portable["headers"] = list(scope["headers"])
-    extensions: Mapping[str, Any] | None = scope.get("extensions")
-    if extensions is not None:
-        portable["extensions"] = {k: v for k, v in extensions.items() if k in EXTENSIONS}
-    return portable

@@ -79,16 +79,7 @@ class Call:
     async def answered(self) -> None:
         """Wait until it is over. If the caller is cancelled meanwhile, it has left."""
         while not self.is_over:
-            await self._sleep()
-
-    async def _sleep(self) -> None:
-        """Wait until something has come."""
-        self._sleeper = self._replica.sleepers()
-        try:
-            await self._sleeper.sleep()
-        except BaseException:
-            self.leave()
-            raise
+            await self.item()
 
     def _wake(self) -> None:
         if self._sleeper is not None:
@@ -100,7 +91,7 @@ class Call:
         Raises:
             Exception: What it raised; or the reason why there is no answer.
         """
-        end = self.end()
+        end = self._end or self.end()
         if end.kind == Kind.ERROR:
             raise unpack(end.value(), self._replica.name, foreign=self._replica.is_foreign)
         return self._value("The result", end)
@@ -121,7 +112,12 @@ class Call:
         while not self.items:
             if self.is_over:
                 return None
-            await self._sleep()
+            self._sleeper = self._replica.sleepers()
+            try:
+                await self._sleeper.sleep()
+            except BaseException:
+                self.leave()
+                raise
         return self.items.popleft()
 
     def consumed(self, frame: Frame) -> Any:

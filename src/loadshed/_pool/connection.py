@@ -9,6 +9,10 @@ import anyio
 
 from loadshed._policy.wire import MOST_PARTS, Buffer, Decoder, Frame
 
+ENOUGH = 8
+"""Frames that do not wait for more of them. Both sides are to be at work at the same time, and not
+take turns with all there is."""
+
 IN_THE_SOCKET = 1024 * 1024
 """Bytes that a socket takes at once, as far as the system lets it. With what it takes by default
 an array of 1 MB needs twice as long."""
@@ -29,7 +33,7 @@ def _is_asyncio() -> bool:
 class Connection:
     """Sends frames without waiting, and hands on those that come.
 
-    On asyncio, frames that may wait are sent together with others at the end of the event loop's
+    On asyncio, frames that may wait are sent together with others, by the end of the event loop's
     turn: under load that is one system call for many of them, and wakes the replica once.
 
     Args:
@@ -57,8 +61,10 @@ class Connection:
             soon: Whether the end of the event loop's turn is soon enough.
         """
         self._unsent.append((call, parts))
-        if len(self._unsent) > 1:
-            return  # it goes with the one before
+        if len(self._unsent) > 1:  # it goes with the one before
+            if len(self._unsent) == ENOUGH:
+                self._flush()
+            return
         if soon and self._loop is not None:
             self._loop.call_soon(self._flush)
         else:
@@ -72,11 +78,7 @@ class Connection:
 
     def _send_some(self) -> bool:
         """Send as much as the socket takes at once; whether that was all that it was given."""
-        parts: list[Buffer] = []
-        for _, frame in self._unsent:
-            if len(parts) + len(frame) > MOST_PARTS:
-                break
-            parts += frame
+        parts, frames = self._next_parts()
         try:
             count = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts)
         except BlockingIOError:
@@ -84,8 +86,26 @@ class Connection:
         except OSError:  # the replica is dying, and its reader notices
             self._is_broken = True
             return False
-        self._took(count)
-        return count == sum(map(len, parts))
+        if count < sum(map(len, parts)):
+            self._took(count)
+            return False
+        for _ in range(frames):
+            self._unsent.popleft()
+        self._begun = False
+        return True
+
+    def _next_parts(self) -> tuple[list[Buffer], int]:
+        """What the socket is given at once, and how many frames that is."""
+        if len(self._unsent) == 1:
+            return self._unsent[0][1], 1
+        parts: list[Buffer] = []
+        frames = 0
+        for _, frame in self._unsent:
+            if len(parts) + len(frame) > MOST_PARTS:
+                break
+            parts += frame
+            frames += 1
+        return parts, frames
 
     async def write(self) -> None:
         """Send what the socket did not take at once: a task."""

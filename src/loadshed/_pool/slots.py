@@ -92,7 +92,7 @@ class Slots:
             self.release()
 
     def _find(self) -> Replica | None:
-        return choose(self.replicas, self._clock.now(), self._random.random)
+        return choose(self.replicas, self._clock.now, self._random.random)
 
     async def _wait(self) -> Replica:
         while (replica := self._find()) is None:
@@ -120,7 +120,9 @@ class Slots:
         """A request has ended."""
         if replica.ongoing >= replica.max_ongoing_requests:
             self._fit()  # the room that it had goes with it
-        self.release()
+        self.limiter._release()
+        if self._emptied is not None:
+            self.look_whether_empty()
         if self._waiting:
             self._wake()
 

@@ -6,7 +6,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from loadshed._errors import NotPicklableError
-from loadshed._policy.wire import Buffer, Kind, encode
+from loadshed._failure import not_picklable
+from loadshed._policy.wire import Buffer, Kind, encode, encode_value
 from loadshed._replica.channel import Channel, failure
 from loadshed._replica.streams import AsyncStream
 
@@ -98,7 +99,7 @@ class Request(AsyncStream):
     def __init__(self, channel: Channel, call: int) -> None:
         super().__init__(channel, call)
         self._messages: deque[Message] = deque()
-        self._came = asyncio.Event()
+        self._came: asyncio.Event | None = None  # made when it is needed, which is seldom
         self._asked = False
         self._kept: list[Message] = []
         self._size = 0
@@ -117,7 +118,7 @@ class Request(AsyncStream):
             self._flush()
             await self._until_open()
         elif self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+            self._flushing = self._channel.call_soon(self._flush)
 
     def _flush(self) -> None:
         if self._kept:
@@ -134,20 +135,31 @@ class Request(AsyncStream):
             self._flushing = None
         return kept
 
-    def end(self, parts: list[Buffer], *, now: bool) -> None:
-        """Send what is left, and the last frame: now, or at the end of the event loop's turn."""
-        try:
-            if self._kept:
-                parts = [*self.parts(self._take()), *parts]
-        except NotPicklableError as error:
-            self._failure = error
-        if self._failure is not None:
-            parts = failure(self.call, self._failure)
+    def end(self, error: BaseException | None, *, now: bool) -> None:
+        """Send what is left, and that it is over: now, or at the end of the event loop's turn.
+
+        Args:
+            error: What the application has raised.
+            now: Whether it is now.
+        """
+        if error is not None:
+            self._flush()
+        failed = self._failure or error
+        parts = self._last() if failed is None else failure(self.call, failed)
         self._channel.send_soon(parts, now=now)
+
+    def _last(self) -> list[Buffer]:
+        """What is left, and that it is over, in one frame: all of most responses."""
+        try:
+            return encode_value(Kind.RESULT, self.call, self._take())
+        except Exception as error:  # noqa: BLE001 - whatever pickling raises
+            return failure(self.call, not_picklable("A message", error))
 
     async def receive(self) -> Message:
         """The next message of the client."""
         while not self._messages:
+            if self._came is None:
+                self._came = asyncio.Event()
             self._came.clear()
             if not self._asked:  # not by one who has been cancelled since
                 self._asked = True
@@ -159,4 +171,5 @@ class Request(AsyncStream):
         """What was asked for is here."""
         self._asked = False
         self._messages.append(message)
-        self._came.set()
+        if self._came is not None:
+            self._came.set()

@@ -3,6 +3,7 @@
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from threading import Lock
 
 from loadshed._failure import not_picklable, pack
@@ -15,6 +16,10 @@ from loadshed._policy.wire import (
     WireError,
     encode_value,
 )
+
+ENOUGH = 8
+"""Parts that do not wait for more of them. Both sides are to be at work at the same time, and not
+take turns with all there is."""
 
 
 class Channel:
@@ -53,7 +58,7 @@ class Channel:
             pass  # the pool has gone; `receive` finds that out as well
 
     def send_soon(self, parts: list[Buffer], *, now: bool = False) -> None:
-        """Send a frame at the end of this turn of the event loop, with the others that do so.
+        """Send a frame with the others that can wait, by the end of this turn of the event loop.
 
         Under load that is one system call for many of them, and wakes the pool once. What can be
         changed meanwhile, a large array, is sent now.
@@ -63,12 +68,16 @@ class Channel:
             now: Whether to send it now, after those that wait.
         """
         if not (now or self._soon):
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._flush)
+            self.call_soon(self._flush)
         self._soon += parts
-        if now or not all(type(part) is bytes for part in parts):
+        if now or len(self._soon) >= ENOUGH or not all(type(part) is bytes for part in parts):
             self._flush()
+
+    def call_soon(self, callback: Callable[[], None]) -> asyncio.Handle:
+        """Call it at the end of this turn of the event loop."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.call_soon(callback)
 
     def _flush(self) -> None:
         if self._soon:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loadshed._failure import not_picklable
+from loadshed._policy.scope import scope_of
 from loadshed._policy.wire import Buffer, Frame, Kind
 from loadshed._replica.application import Lifespan, Request
 from loadshed._replica.channel import Channel, answer, failure
@@ -223,14 +224,14 @@ class Server:
     async def _serve(self, request: Request, frame: Frame) -> None:
         try:
             self._check_application()
-            scope = frame.value()
+            scope = scope_of(frame.value())
             scope["state"] = self._lifespan.state.copy()
             await self._target.application(scope, request.receive, request.send)
-            parts = answer(request.call, None)
+            failed: BaseException | None = None
         except BaseException as error:  # noqa: BLE001
-            parts = failure(request.call, error)
+            failed = error
         del self._tasks[request.call], self._streams[request.call]
-        request.end(parts, now=len(self._tasks) < FEW)
+        request.end(failed, now=len(self._tasks) < FEW)
 
     def _check_application(self) -> None:
         if self._target.application is None:

@@ -31,7 +31,7 @@ class AsyncStream(Stream):
 
     def __init__(self, channel: Channel, call: int) -> None:
         super().__init__(channel, call)
-        self._opened = asyncio.Event()
+        self._opened: asyncio.Event | None = None  # made when it is needed, which is seldom
 
     async def send(self, item: object) -> None:
         """Send an item, and wait until the consumer wants the next one."""
@@ -46,13 +46,16 @@ class AsyncStream(Stream):
 
     async def _until_open(self) -> None:
         while not self._window.is_open:
+            if self._opened is None:
+                self._opened = asyncio.Event()
             self._opened.clear()
             await self._opened.wait()
 
     def acknowledge(self, count: int) -> None:
         """So many items were consumed."""
         self._window.acknowledged(count)
-        self._opened.set()
+        if self._opened is not None:
+            self._opened.set()
 
 
 class ThreadStream(Stream):

@@ -35,15 +35,28 @@ def response_to(value: Any) -> Response:
     if isinstance(value, Response):
         return value
     if value is None or isinstance(value, bytes):
-        return Response(value, headers={"content-type": "text/plain"})
+        return _Plain(value or b"", b"text/plain")
     if isinstance(value, str):
-        return Response(value, headers={"content-type": "text/plain; charset=utf-8"})
+        return _Plain(value.encode(), b"text/plain; charset=utf-8")
     if isinstance(value, AsyncIterator | Iterator):
         return StreamingResponse(value, headers={"content-type": "text/plain"})
     text = json.dumps(
         value, default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )
-    return Response(text, headers={"content-type": "application/json"})
+    return _Plain(text.encode(), b"application/json")
+
+
+class _Plain(Response):
+    """A response whose headers are known. To find them takes Starlette longer than the rest."""
+
+    def __init__(self, body: bytes, content_type: bytes) -> None:
+        self.status_code = 200  # no `HTTPStatus`, which takes long to pickle
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+        ]
 
 
 def _plain(value: Any) -> Any:
@@ -72,10 +85,6 @@ _PLAIN: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
     (lambda value: isinstance(value, Enum), lambda value: value.value),
     (lambda value: isinstance(value, UUID | PurePath), str),
 ]
-
-_ENCODER = json.JSONEncoder(
-    default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-)
 
 
 def response_to_error(error: Exception) -> Response:

@@ -10,27 +10,62 @@ LISTEN_AFTER = 0.05
 take, and whose client leaves sooner is as good as done."""
 
 
+class Clients:
+    """Those that are being answered; each begins to listen when it has waited for a while.
+
+    They share a timer: one for each would cost more than all else that is done for most of them.
+
+    Args:
+        loop: The event loop; to ask for it takes a system call on Python 3.11.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._came_at: dict[Client, float] = {}  # the first came first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, client: "Client") -> None:
+        """It is being answered from now on."""
+        self._came_at[client] = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(LISTEN_AFTER, self._look)
+
+    def remove(self, client: "Client") -> None:
+        """It is not to listen."""
+        self._came_at.pop(client, None)
+
+    def _look(self) -> None:
+        until = self.loop.time() - LISTEN_AFTER
+        for client in [each for each, came_at in self._came_at.items() if came_at <= until]:
+            del self._came_at[client]
+            client.listen()
+        self._timer = None
+        if self._came_at:
+            wait = next(iter(self._came_at.values())) - until
+            self._timer = self.loop.call_later(wait, self._look)
+
+
 class Client:
     """Receives what it sends; when it leaves, the task that works for it is cancelled.
 
     Args:
         receive: Where its messages come from.
-        loop: The event loop; to ask for it takes a system call on Python 3.11.
+        clients: The others.
 
     Attributes:
         has_left: Whether it has left.
     """
 
-    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, receive: Receive, clients: Clients) -> None:
         self.has_left = False
         self._receive = receive
         self._is_receiving = False
         self._messages: deque[Message] = deque()
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # made when it is needed, which is seldom
         self._listener: asyncio.Task[None] | None = None
-        self._loop = loop
-        self._task = asyncio.current_task(loop)
-        self._timer = self._loop.call_later(LISTEN_AFTER, self._listen)
+        self._clients = clients
+        self._task = asyncio.current_task(clients.loop)
+        clients.add(self)
 
     async def receive(self) -> Message:
         """Its next message."""
@@ -39,7 +74,7 @@ class Client:
                 return await self._receive_itself()
             await self._wait()
         message = self._messages.popleft()
-        self._changed.set()
+        self._change()
         return message
 
     async def _receive_itself(self) -> Message:
@@ -49,18 +84,19 @@ class Client:
         finally:
             self._is_receiving = False
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Notice when it leaves."""
         if self._is_receiving:  # then it is noticed there
-            self._timer = self._loop.call_later(LISTEN_AFTER, self._listen)
+            self._clients.add(self)
         else:
-            self._listener = self._loop.create_task(self._read())
+            self._listener = self._clients.loop.create_task(self._read())
 
     async def _read(self) -> None:
         """Read ahead: one message, and then whether it leaves."""
         while not self.has_left:
             message = await self._receive()
             self._messages.append(message)
-            self._changed.set()
+            self._change()
             if message["type"] == "http.disconnect":
                 self._leave()
             while message.get("more_body") and self._messages:
@@ -72,13 +108,19 @@ class Client:
         self._task.cancel()
 
     async def _wait(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
         self._changed.clear()
         await self._changed.wait()
 
+    def _change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
     def forget(self) -> None:
         """Listen no more: it is being answered, and after that it may leave."""
-        self._timer.cancel()
+        self._clients.remove(self)
         if self._listener is not None:
             self._listener.cancel()
             self._listener = None
-            self._changed.set()
+            self._change()

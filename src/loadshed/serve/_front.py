@@ -1,7 +1,7 @@
 """Front: the ASGI application in front of all applications."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from loadshed._exchange import Receive, Scope, Send
@@ -33,26 +33,23 @@ class Front:
             reverse=True,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one connection scope of the ASGI server."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
+            return _live(receive, send)
         root = scope.get("root_path", "")
         path = scope["path"].removeprefix(root)
         if path.startswith("/-/") and scope["type"] == "http":
-            await self._answer(path, send)
-            return
+            return self._answer(path, send)
         for prefix, name, app in self._routes:
             if path.startswith(prefix) and (prefix == "/" or path[len(prefix) :][:1] in {"", "/"}):
                 if app is None:
-                    await _refuse(scope, send, 503, f"The application {name!r} is not ready yet.")
-                    return
+                    return _refuse(scope, send, 503, f"The application {name!r} is not ready yet.")
                 if prefix != "/":
                     scope["root_path"] = root + prefix
-                await app(scope, receive, send)
-                return
-        await _refuse(scope, send, 404, f"Path {path!r} not found; /-/routes says what there is.")
+                answer: Awaitable[None] = app(scope, receive, send)
+                return answer
+        return _refuse(scope, send, 404, f"Path {path!r} not found; /-/routes says what there is.")
 
     async def _answer(self, path: str, send: Send) -> None:
         """What is never shed."""

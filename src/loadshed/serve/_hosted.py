@@ -15,7 +15,7 @@ from loadshed._exchange import Receive, Scope, Send
 from loadshed._replica.target import Served, is_application, is_async
 from loadshed._replica.threads import Threads
 from loadshed.serve._answer import response_to, response_to_error
-from loadshed.serve._client import Client
+from loadshed.serve._client import Client, Clients
 from loadshed.serve._deployment import Application
 from loadshed.serve._graph import nodes, with_handles
 from loadshed.serve._handle import DeploymentHandle
@@ -65,16 +65,16 @@ class Answering:
         self._is_async = is_async(function)
         self._takes_request = bool(inspect.signature(function).parameters)
         self._threads = Threads()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._clients: Clients | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # before it was accepted: 403
         elif scope["type"] == "http":
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            client = Client(receive, self._loop)
+            if self._clients is None:
+                self._clients = Clients(asyncio.get_running_loop())
+            client = Client(receive, self._clients)
             try:
                 response = await self._answer(Request(scope, client.receive))
                 client.forget()  # what runs on in the background may outlast it

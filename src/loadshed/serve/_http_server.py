@@ -70,19 +70,23 @@ class _Joining:
 
     def write(self, data: bytes) -> None:
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
         if len(data) >= LARGE:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write it now."""
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
+
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -91,6 +95,10 @@ class _Joining:
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Joining(transport, self.loop))
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # nothing more is going to be joined with it
+        super().on_response_complete()
 
 
 class HTTPServer:
@@ -107,8 +115,9 @@ class HTTPServer:
     """
 
     def __init__(self, app: Any, listener: socket.socket, **settings: Any) -> None:
-        defaults = {
+        defaults: dict[str, Any] = {
             "http": _Protocol,
+            "interface": "asgi3",  # it need not guess
             "log_config": None,
             "access_log": False,
             "lifespan": "off",
