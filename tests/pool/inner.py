@@ -77,6 +77,65 @@ async def no_lifespan(scope: Any, receive: Any, send: Any) -> None:
     await _http(scope, receive, send)
 
 
+_outliving: list[asyncio.Task[Any]] = []
+_go = asyncio.Event()
+
+
+async def outliving(scope: Any, receive: Any, send: Any) -> None:
+    """Tasks of a request go on when it has been answered; the next one tells what they met."""
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    if scope["path"] == "/met":
+        _go.set()
+        met: list[Any] = await asyncio.gather(*_outliving, return_exceptions=True)
+        _outliving.clear()
+        await send(start)
+        body = ", ".join(
+            each["type"] if type(each) is dict else type(each).__name__ for each in met
+        )
+        await send({"type": "http.response.body", "body": body.encode()})
+        return
+
+    async def later(function: Any, *args: Any) -> Any:
+        await _go.wait()
+        return await function(*args)
+
+    async def flood() -> None:
+        for _ in range(32):
+            await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+
+    last = {"type": "http.response.body", "body": b"x"}
+    if scope["type"] == "http":
+        await receive()
+        await send(start)
+    else:
+        await receive()
+        await send({"type": "websocket.accept"})
+        last = {"type": "websocket.close"}
+    works = [receive(), later(receive), later(send, last)]
+    if scope["path"] == "/flood":
+        works.append(flood())
+    _outliving.extend(map(asyncio.ensure_future, works))
+    await asyncio.sleep(0)
+    if scope["path"] != "/flood":
+        await send(last)
+
+
+async def careless(scope: Any, receive: Any, send: Any) -> None:
+    """It changes its messages when it has sent them, and sends views of memory."""
+    if scope["type"] != "http":
+        raise NotImplementedError
+    headers = [(b"x-number", b"1")]
+    start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
+    await send(start)
+    headers.append((b"x-number", b"2"))
+    start["status"] = 500
+    body: dict[str, Any] = {"type": "http.response.body", "body": b"1", "more_body": True}
+    for _ in range(2):
+        await send(body)
+        body["body"] += b"0"
+    await send({"type": "http.response.body", "body": memoryview(b"a view")})
+
+
 async def broken(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no model"})

@@ -552,3 +552,35 @@ async def test_a_client_that_takes_no_more_of_what_it_has_asked_for_ends_the_req
         client = Client(pool.asgi, "/echo")
         await client.run(piece(3), BODY)
         assert client.body == b"xxx1 []"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "met"),
+    [
+        ("/", "http", "http.disconnect, http.disconnect, ConnectionError"),
+        ("/", "websocket", "websocket.disconnect, websocket.disconnect, ConnectionError"),
+        ("/flood", "http", "http.disconnect, http.disconnect, ConnectionError, ConnectionError"),
+    ],
+)
+async def test_what_outlives_its_request_finds_that_the_client_has_gone(
+    anyio_backend: Any, path: str, kind: str, met: str
+) -> None:
+    async with pool_of("outliving") as pool:
+        (first,) = pool.statistics().replicas
+        begun = BODY if kind == "http" else {"type": "websocket.connect"}
+        client = Client(pool.asgi, path, kind=kind)
+        await client.run(begun)
+        assert client.error is None
+        client = Client(pool.asgi, "/met")
+        await client.run(BODY)
+        assert client.body.decode() == met
+        assert [each.pid for each in pool.statistics().replicas] == [first.pid]
+
+
+async def test_a_message_is_sent_as_it_was_and_may_be_a_view(anyio_backend: Any) -> None:
+    async with pool_of("careless") as pool:
+        client = Client(pool.asgi)
+        await client.run(BODY)
+        assert client.status == 200
+        assert client.sent[0]["headers"] == [(b"x-number", b"1")]
+        assert client.body == b"110a view"

@@ -85,15 +85,25 @@ ENOUGH = 64 * 1024
 """Bytes of what an application sends that are not kept for the end of the event loop's turn."""
 
 
+ABNORMALLY = 1006
+"""The code of a websocket that was not closed by a message (RFC 6455, 7.4.1)."""
+
+
 class Request(AsyncStream):
     """One request: the messages that the application sends are the items of a stream.
 
     What it sends in one turn of the event loop is one item, a tuple: most responses are. Those that
     it receives are asked for one by one.
 
+    Tasks that the application has started may go on when it has returned. They find that the client
+    has gone: it has been answered.
+
     Args:
         channel: To the pool.
         call: The number of the call.
+
+    Attributes:
+        type: That of the scope.
     """
 
     def __init__(self, channel: Channel, call: int) -> None:
@@ -105,13 +115,23 @@ class Request(AsyncStream):
         self._size = 0
         self._flushing: asyncio.Handle | None = None
         self._failure: NotPicklableError | None = None
+        self._is_over = False
+        self.type = "http"
 
     async def send(self, item: Any) -> None:
-        """Send a message, and wait until the pool wants the next one."""
+        """Send a message, and wait until the pool wants the next one.
+
+        Raises:
+            NotPicklableError: One that was sent before can't be.
+            ConnectionError: The application has returned.
+        """
         if self._failure is not None:
             raise self._failure
-        body = item.get("body", b"")
-        self._kept.append(item)
+        if self._is_over:
+            raise ConnectionError("The application has returned, so the request is over.")
+        message = _copied(item)
+        body = message.get("body", b"")
+        self._kept.append(message)
         self._size += len(body)
         can_wait = type(body) is bytes and self._size < ENOUGH  # a bytearray can be changed
         if not (can_wait and self._window.is_open):
@@ -147,6 +167,11 @@ class Request(AsyncStream):
         failed = self._failure or error
         parts = self._last() if failed is None else failure(self.call, failed)
         self._channel.send_soon(parts, now=now)
+        self._is_over = True
+        if self._came is not None:
+            self._came.set()
+        if not self._window.is_open:
+            self.acknowledge_all()
 
     def _last(self) -> list[Buffer]:
         """What is left, and that it is over, in one frame: all of most responses."""
@@ -158,6 +183,8 @@ class Request(AsyncStream):
     async def receive(self) -> Message:
         """The next message of the client."""
         while not self._messages:
+            if self._is_over:
+                return {"type": f"{self.type}.disconnect", "code": ABNORMALLY}
             if self._came is None:
                 self._came = asyncio.Event()
             self._came.clear()
@@ -173,3 +200,14 @@ class Request(AsyncStream):
         self._messages.append(message)
         if self._came is not None:
             self._came.set()
+
+
+def _copied(message: Message) -> Message:
+    """As it is now: it is pickled later."""
+    copy = {**message}
+    if type(headers := copy.get("headers")) is list:
+        copy["headers"] = headers.copy()
+    for key in ("body", "bytes"):
+        if type(copy.get(key)) is memoryview:  # which can't be pickled
+            copy[key] = bytes(copy[key])
+    return copy

@@ -225,6 +225,7 @@ class Server:
         try:
             self._check_application()
             scope = scope_of(frame.value())
+            request.type = scope["type"]
             scope["state"] = self._lifespan.state.copy()
             await self._target.application(scope, request.receive, request.send)
             failed: BaseException | None = None

@@ -57,6 +57,12 @@ class AsyncStream(Stream):
         if self._opened is not None:
             self._opened.set()
 
+    def acknowledge_all(self) -> None:
+        """Nobody is going to say so any more."""
+        self._window = Window(AHEAD)
+        if self._opened is not None:
+            self._opened.set()
+
 
 class ThreadStream(Stream):
     """Items that are sent from a thread.
