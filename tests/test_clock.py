@@ -15,12 +15,12 @@ import uvloop
 from anyio.lowlevel import checkpoint
 
 from loadshed import _clock
-from loadshed._clock import Clock, SharedClock
+from loadshed._clock import Clock, FineClock, SharedClock
 
 SOON = 5.0
 """Seconds that no test takes."""
 
-KINDS = [Clock, SharedClock]
+KINDS = [Clock, FineClock, SharedClock]
 
 
 def is_about(moment: float) -> Any:
@@ -41,7 +41,7 @@ def test_what_nobody_has_imported_is_not_asked(
             patch.delitem(sys.modules, name)
         moments = [kind().now() for kind in KINDS]
         assert not set(missing) & set(sys.modules)
-    assert moments == [is_about(time.monotonic())] * 2
+    assert moments == [is_about(time.monotonic())] * len(KINDS)
 
 
 @pytest.mark.anyio
@@ -93,7 +93,7 @@ def test_a_test_can_put_another_time_in_the_place_of_the_threads(
         return [*moments, SharedClock().now()]
 
     monkeypatch.setattr(_clock, "thread_time", lambda: 42.0)
-    assert [kind().now() for kind in KINDS] == [42, 42]
+    assert [kind().now() for kind in KINDS] == [42] * len(KINDS)
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == [42, 47]
 
 
@@ -126,7 +126,7 @@ def test_one_clock_goes_from_loop_to_loop() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             assert runner.run(look(clock)) == is_about(time.monotonic())
         virtual = trio.run(look, clock, clock=trio.testing.MockClock())
-        assert virtual == (0 if kind is Clock else is_about(time.monotonic()))
+        assert virtual == (is_about(time.monotonic()) if kind is SharedClock else 0)
         assert asyncio.run(look(clock)) == is_about(time.monotonic())
         gc.collect()
 
@@ -200,3 +200,27 @@ def test_what_is_not_async_reads_the_time_where_a_test_can_change_it() -> None:
     _clock.thread_sleep(0.001)
     assert before < _clock.thread_time() == is_about(before)
     assert _clock.wall_time() == pytest.approx(time.time(), abs=SOON)
+
+
+def test_a_fine_clock_tells_moments_apart_that_are_the_same_to_uvloop() -> None:
+    async def run() -> None:
+        clock, loop = FineClock(), asyncio.get_running_loop()
+        before = loop.time()
+        moments = {clock.now() for _ in range(100)}
+        assert len(moments) > 1
+        assert min(moments) == is_about(before)
+
+    uvloop.run(run())
+    asyncio.run(run())
+
+
+def test_a_fine_clock_goes_on_with_the_next_loop() -> None:
+    clock = FineClock()
+
+    async def run() -> None:
+        assert clock.now() == is_about(time.monotonic())
+
+    for loop in (uvloop.new_event_loop, asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(run())
+        assert clock.now() == is_about(time.monotonic())

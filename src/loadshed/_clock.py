@@ -52,6 +52,30 @@ class Clock:
         return current_time
 
 
+class FineClock(Clock):
+    """A clock for what may take less than a millisecond, which is all that uvloop's time can tell.
+
+    What it says is compared with what itself, or another one of its kind, has said before.
+    """
+
+    __slots__ = ("_time",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._time = thread_time
+
+    def now(self) -> float:
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            return self._time()
+        now = super().now()
+        if self._loop is None:
+            return now
+        is_coarse = type(self._loop).__module__.partition(".")[0] == "uvloop"
+        self._time = thread_time if is_coarse else self._loop.time
+        return self._time()
+
+
 _kept: dict[str, Any] = {}
 """What is made once, when it is needed: the variable with a loop's lead, and the class that
 `anyio.CancelScope` makes where asyncio runs."""

@@ -127,9 +127,11 @@ async def test_what_can_not_start_is_raised_as_it_is_and_leaves_nothing() -> Non
 
 
 async def test_what_is_raised_in_the_block_leaves_it_as_it_is() -> None:
-    with pytest.raises(LookupError, match="mine"):
-        async with running(served.picky, port=0):
-            raise LookupError("mine")
+    for error in (LookupError("mine"), SystemExit(3), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught:
+            async with running(served.picky, port=0):
+                raise error
+        assert caught.value is error
     with anyio.move_on_after(0.1) as scope:
         async with running(served.picky, port=0):
             await anyio.sleep_forever()
@@ -141,8 +143,12 @@ async def test_what_is_raised_in_the_block_leaves_it_as_it_is() -> None:
     [
         ({"app": served.Plain}, "app must be a bound deployment"),
         ({"app": deployment(lambda: None).bind()}, "code at the top level of modules"),
-        ({"route_prefix": "api"}, "route_prefix must be a path"),
-        ({"route_prefix": "/api/"}, "route_prefix must be a path"),
+        ({"route_prefix": "api"}, "route_prefix must be '/', or a path"),
+        ({"route_prefix": "/api/"}, "route_prefix must be '/', or a path"),
+        ({"route_prefix": "/a?b"}, "route_prefix must be '/', or a path"),
+        ({"route_prefix": None}, "route_prefix must be '/', or a path"),
+        ({"name": ""}, "name must be a string of printable characters"),
+        ({"name": 3}, "name must be a string of printable characters"),
         ({"port": -1}, "port must be a whole number from 0 to 65535, not -1."),
     ],
 )

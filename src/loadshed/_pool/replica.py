@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from loadshed._clock import Clock
+from loadshed._clock import FineClock
 from loadshed._errors import ConfigError, ReplicaDiedError, ReplicaError, ReplicaUnavailableError
 from loadshed._failure import not_picklable
 from loadshed._policy.routing import Latency
@@ -106,7 +106,7 @@ class Replica:
         self._listener = listener
         self._peers = peers
         self._outward: Outward | None = None
-        self._clock = Clock()
+        self._clock = FineClock()
         self._calls: dict[int, Call] = {}
         self._last_call = 0
         self._ready_at = math.inf

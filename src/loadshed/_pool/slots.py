@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable
 
-from loadshed._clock import Clock
+from loadshed._clock import FineClock
 from loadshed._errors import ReplicaUnavailableError
 from loadshed._limiter import ConcurrencyLimiter
 from loadshed._policy.latencies import Latencies
@@ -45,7 +45,7 @@ class Slots:
         self._refusal: Refusal | None = None  # for those who come
         self._despair: Refusal | None = None  # for those who have a permit, too
         self._emptied: Sleeper | None = None
-        self._clock = Clock()
+        self._clock = FineClock()
         self._random = random.Random()  # noqa: S311 - no secret
         self._waiting: OrderedDict[object, Sleeper] = OrderedDict()
 

@@ -19,6 +19,7 @@ from loadshed.serve._goal import Code, Goal, digest, merged
 from loadshed.serve._graph import nodes
 from loadshed.serve._hosted import described
 from loadshed.serve._http_server import HTTPServer, close, listen, url_of
+from loadshed.serve._settings import PREFIX, TEXT, is_prefix, is_text
 from loadshed.serve._source import Source
 
 
@@ -80,13 +81,15 @@ async def running(
             http = HTTPServer(controller.front, listener)
             tasks.start_soon(http.serve)
             server = Server(url_of(listener), controller)
-            failure: Exception | None = None  # raised below as it is, not wrapped
+            failure: BaseException | None = None  # raised below as it is, not wrapped
             try:
                 controller.aim([goal])
                 await controller.settled()
                 _check(controller, name)
                 yield server
-            except Exception as error:  # noqa: BLE001
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and SystemExit, too
                 failure = error
             finally:
                 with anyio.CancelScope(shield=True):
@@ -134,9 +137,10 @@ def run(
 def _goal(app: object, name: str, route_prefix: str) -> Goal:
     if not isinstance(app, Application):
         raise ConfigError("app", app, "a bound deployment: `Model.bind()`")
-    if not _is_prefix(route_prefix):
-        expected = 'a path that starts with "/", without one at its end'
-        raise ConfigError("route_prefix", route_prefix, expected)
+    if not is_text(name):
+        raise ConfigError("name", name, TEXT)
+    if not is_prefix(route_prefix):
+        raise ConfigError("route_prefix", route_prefix, PREFIX)
     main_module.where()
     try:
         pickled = pickle.dumps(app, 5)
@@ -151,10 +155,6 @@ def _goal(app: object, name: str, route_prefix: str) -> Goal:
     )
     settings = merged(Described(deployments=tuple(say)), {}, {})
     return Goal(name=name, route_prefix=route_prefix, code=code, deployments=settings)
-
-
-def _is_prefix(path: str) -> bool:
-    return path == "/" or (path.startswith("/") and not path.endswith("/"))
 
 
 def _check(controller: Controller, name: str) -> None:

@@ -6,6 +6,7 @@ kept as it was, by name, and `Settings` is made of it last.
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,3 +169,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _in_words(names: Iterable[str]) -> str:
     return " and ".join(repr(name) for name in names)
+
+
+# What is said of a whole application.
+
+TEXT = "a string of printable characters, and not empty"
+PREFIX = "'/', or a path like '/app', without '/' at its end, '//', '{', '}', '?', '#' and spaces"
+
+
+def is_text(value: object) -> bool:
+    """Whether it is some text, and can be shown."""
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def is_root_path(value: object) -> bool:
+    """Whether it can be what a proxy has taken away of all paths: nothing, perhaps."""
+    return value == "" or (
+        is_text(value) and re.fullmatch(r"(/[^/{}?#\s]+)+", str(value)) is not None
+    )
+
+
+def is_prefix(value: object) -> bool:
+    """Whether paths can begin with it, as `route_prefix` says."""
+    return value == "/" or (value != "" and is_root_path(value))

@@ -65,7 +65,7 @@ def in_http(line: str) -> str:
 APP = "applications[0]"
 DEPLOYMENT = f"{APP}.deployments[0]"
 SECONDS = "must be a number of seconds >= 0, or null, not"
-PATH = "must be '/', a path like '/app'"
+PATH = "must be '/', or a path like '/app'"
 PLAIN = "must be a string, a number, true, false, null, a list or a mapping"
 
 WRONG = [

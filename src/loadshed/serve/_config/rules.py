@@ -11,7 +11,15 @@ from loadshed._errors import ConfigError
 from loadshed._policy.settings import number, seconds
 from loadshed.serve import _settings
 from loadshed.serve._config.tree import Wrong, of_plain, shown
-from loadshed.serve._settings import CHECKS, Check
+from loadshed.serve._settings import (
+    CHECKS,
+    PREFIX,
+    TEXT,
+    Check,
+    is_prefix,
+    is_root_path,
+    is_text,
+)
 
 INFINITE = ".inf"
 """Infinity as YAML spells it. JSON has no number for it, and so carries this string."""
@@ -48,26 +56,12 @@ def _a(expected: str, fits: Any) -> Check:
     return check
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != "" and value.isprintable()
-
-
 def _matches(pattern: str) -> Any:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _is_port(value: object) -> bool:
     return type(value) is int and 0 <= value <= 65535
-
-
-def _is_prefix(value: object) -> bool:
-    return value == "/" or _is_root_path(value, at_least_one=True)
-
-
-def _is_root_path(value: object, *, at_least_one: bool = False) -> bool:
-    if value == "":
-        return not at_least_one
-    return _is_text(value) and re.fullmatch(r"(/[^/{}]+)+", str(value)) is not None
 
 
 def setting_as_written(setting: str, value: object) -> Any:
@@ -119,13 +113,10 @@ mapping_or_null = _a(
     "a mapping, or null", lambda value: value is None or isinstance(value, Mapping | BaseModel)
 )
 listed = _a("a list", lambda value: isinstance(value, list | tuple))
-text = _a("a string of printable characters, and not empty", _is_text)
+text = _a(TEXT, is_text)
 port = _a("a whole number from 0 to 65535", _is_port)
-root_path = _a("'', or a path like '/serve': without '/' at its end", _is_root_path)
-route_prefix = _a(
-    "'/', a path like '/app' (without '/' at its end, '//', '{' and '}'), or null",
-    lambda value: value is None or _is_prefix(value),
-)
+root_path = _a("'', or a path like '/serve': without '/' at its end", is_root_path)
+route_prefix = _a(f"{PREFIX}, or null", lambda value: value is None or is_prefix(value))
 _NAME = r"[^\W\d]\w*"
 _DOTTED = rf"{_NAME}(\.{_NAME})*"
 import_path = _a("like 'package.module:name'", _matches(rf"{_DOTTED}:{_DOTTED}"))
@@ -134,7 +125,7 @@ import_path = _a("like 'package.module:name'", _matches(rf"{_DOTTED}:{_DOTTED}")
 def directory(setting: str, value: object) -> object:
     if isinstance(value, str) and "://" in value:
         raise ConfigError(setting, value, "a local directory; download it first")
-    return _a("a local directory", _is_text)(setting, value)
+    return _a("a local directory", is_text)(setting, value)
 
 
 def directory_or_null(setting: str, value: object) -> object:
