@@ -178,3 +178,25 @@ class Learner:
 
     def became(self) -> list[str]:
         return self.history
+
+
+class Sociable:
+    """Takes back what it was, once it was told to be bad, only together with the others.
+
+    Args:
+        directory: Where they meet.
+        count: How many they are.
+    """
+
+    def __init__(self, directory: str, count: int) -> None:
+        self._directory = Path(directory)
+        self._count = count
+
+    def reconfigure(self, config: str) -> None:
+        if config == "bad":
+            self._directory.joinpath("bad").touch()
+            raise ValueError("bad")
+        if self._directory.joinpath("bad").exists():
+            self._directory.joinpath(f"back-{os.getpid()}").touch()
+            while len([*self._directory.glob("back-*")]) < self._count:
+                time.sleep(0.002)

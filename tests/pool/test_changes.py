@@ -26,7 +26,7 @@ from tests.pool.helpers import (
     running,
     until,
 )
-from tests.pool.targets import Learner, Model
+from tests.pool.targets import Learner, Model, Sociable
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +92,20 @@ async def test_a_replica_that_hangs_with_a_cancelled_user_config_is_replaced(
         await until(lambda: running(pool) == 1 and pids(pool) != [before])
         await pool.reconfigure(user_config=("last", None))
         assert await from_each(pool, "became") == [["old", "last"]]
+
+
+async def test_all_take_their_user_config_back_at_the_same_time(tmp_path: Path) -> None:
+    async with ReplicaPool(
+        Sociable,
+        init_args=(str(tmp_path), 3),
+        user_config="good",
+        num_replicas=3,
+        health_check_timeout_s=30,
+    ) as pool:
+        before = pids(pool)
+        with pytest.raises(ValueError, match="bad"):
+            await pool.reconfigure(user_config="bad")
+        assert pids(pool) == before
 
 
 async def test_restart_replaces_one_after_the_other(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ async def test_a_replica_whose_threads_are_all_stuck_is_replaced(tmp_path: Path)
     [
         (("exit", 3), "ended with exit code 3"),
         (("kill",), "was killed by SIGKILL"),
+        (("kill", signal.SIGINT), "was killed by SIGINT"),
         (("kill", signal.SIGSEGV), "was killed by SIGSEGV"),
         (("kill", signal.SIGRTMIN + 5), "was killed by"),
         (("nonsense",), "was killed: it sent nonsense"),

@@ -547,3 +547,19 @@ async def test_a_learner_that_is_rolled_learns_only_what_counts(tmp_path: Path) 
     async with ReplicaPool(Learner, user_config=("a", None), num_replicas=2) as pool:
         await pool._roll(config=(("b", None),))
         assert await from_each(pool, "became") == [["b"], ["b"]]
+
+
+async def test_other_code_does_not_wait_for_what_hangs_with_a_cancelled_user_config(
+    tmp_path: Path,
+) -> None:
+    async with ReplicaPool(
+        Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
+    ) as pool:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(pool.reconfigure, user_config=("new", str(tmp_path))))
+                await until(lambda: here(tmp_path) == 2)
+                scope.cancel()
+        with anyio.fail_after(60):
+            await pool._roll(target=VERSIONED, init_args=(2,))
+        assert await from_each(pool, "both") == [(2, ("old", None))] * 2

@@ -143,6 +143,7 @@ def test_two_servers_need_two_addresses(loadshed: Loadshed) -> None:
         (["missing.yaml"], "No such file"),
         (["config.yaml", "--num-replicas", "2"], "With a config file there can't be"),
         (["model:app", "--address", "x" * 120], "at most 100 bytes"),
+        (["model:app", "--address", ""], "it must be a path, and is empty"),
         (["model:app", "--address", "/proc/x/y"], "where a socket can be made"),
     ],
 )

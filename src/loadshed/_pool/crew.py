@@ -67,6 +67,7 @@ class Crew:
         self._is_rolling = False
         self._cancelled = False
         self._scopes: set[anyio.CancelScope] = set()
+        self._taking_back = anyio.CancelScope()
         self._changed = anyio.Event()
 
     @property
@@ -222,6 +223,7 @@ class Crew:
         plan.start()  # raises where it can't be sent
         old, self._plan = self._plan, plan
         self._is_rolling = True
+        self._taking_back.cancel()  # whatever they have, they will be replaced
         try:
             await self._until_gone_back()  # from one that was cancelled: it need not end its work
             await self._bring_up_to_date()
@@ -435,15 +437,19 @@ class Crew:
 
     async def _take_configs_back(self, plan: Plan) -> None:
         """Hand the old `user_config` to those that have, or may have, another one."""
-        config = plan.config
-        for replica in self._serving:
-            if self._plan.config is config and replica.config is not config:
-                failure = await self._take_back(replica, config)
-                if failure is not None:  # nobody knows what it has now
-                    replica.stop(failure)
-                    self._spawn(replica.retire, anyio.current_time() + self._plan.grace)
+        with anyio.CancelScope() as self._taking_back:
+            async with anyio.create_task_group() as tasks:
+                for replica in self._serving:
+                    if self._plan.config is plan.config is not replica.config:
+                        tasks.start_soon(self._take_config_back, replica, plan.config)
 
-    async def _take_back(self, replica: Replica, config: Config) -> str | None:
+    async def _take_config_back(self, replica: Replica, config: Config) -> None:
+        failure = await self._try_to_take_back(replica, config)
+        if failure is not None:  # nobody knows what it has now
+            replica.stop(failure)
+            self._spawn(replica.retire, anyio.current_time() + self._plan.grace)
+
+    async def _try_to_take_back(self, replica: Replica, config: Config) -> str | None:
         """Hand a replica the old `user_config`; why it can't have that, if it can't."""
         timeout = self._plan.health_check_timeout_s
         try:

@@ -36,6 +36,7 @@ def main(connection: int, lifeline: int) -> None:
     for descriptor in (connection, lifeline):
         os.set_inheritable(descriptor, False)
     _die_with(lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that is sent to it ends it, as SIGTERM does
     channel = Channel(socket.socket(fileno=connection))
     frames = channel.receive()
     while frames == []:

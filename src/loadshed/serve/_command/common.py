@@ -26,12 +26,19 @@ def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--address`, for a command."""
     return click.option(
         "--address",
+        callback=_path,
         default=default_address,
         show_default="in the user's runtime directory",
         envvar="LOADSHED_ADDRESS",
         metavar="PATH",
         help="The Unix socket of the server.",
     )(function)
+
+
+def _path(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("it must be a path, and is empty.")
+    return value
 
 
 def say(text: str) -> None:
