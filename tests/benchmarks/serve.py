@@ -83,38 +83,59 @@ def command_of(side: str, name: str, replicas: int, port: int, directory: str) -
 @contextmanager
 def serving(side: str, name: str = "hello", replicas: int = 1) -> Iterator[Server]:
     """A server in processes of its own; all of them are gone at the end."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     # Ray makes sockets in there, whose paths may not be long.
     with tempfile.TemporaryDirectory(prefix="ls", ignore_cleanup_errors=True) as directory:
-        environment = os.environ | {
-            "XDG_RUNTIME_DIR": directory,
-            "XDG_STATE_HOME": directory,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "",  # compiled modules, as pip installs them
-        }
-        log = Path(directory, "log")
-        with log.open("wb") as output:
-            start = time.perf_counter()
-            process = subprocess.Popen(  # noqa: S603
-                command_of(side, name, replicas, port, directory),
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,  # Ray's ends when we do
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            with process:
-                try:
-                    until_ready(port, process, log)
-                    yield Server(port, process.pid, time.perf_counter() - start)
-                finally:
-                    end(process, gently=side != RAY)  # which would take seconds
-        finally:
-            assert not family(process.pid)
+        command = command_of(side, name, replicas, port, directory)
+        gently = side != RAY  # which would take seconds
+        with started(command, port, Path(directory), cwd=ROOT, gently=gently) as server:
+            yield server
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def environment_of(directory: Path) -> dict[str, str]:
+    """What a server finds whose files are in a directory; and what a command that talks to it."""
+    path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return os.environ | {
+        "XDG_RUNTIME_DIR": str(directory),
+        "XDG_STATE_HOME": str(directory),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONDONTWRITEBYTECODE": "",  # compiled modules, as pip installs them
+    }
+
+
+@contextmanager
+def started(
+    command: list[str], port: int, directory: Path, *, cwd: Path, gently: bool = True
+) -> Iterator[Server]:
+    """What a command serves at a port, once it does; all its processes are gone at the end."""
+    log = directory / "log"
+    with log.open("wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=cwd,
+            env=environment_of(directory),
+            stdin=subprocess.PIPE,  # Ray's ends when we do
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        with process:
+            try:
+                until_ready(port, process, log)
+                yield Server(port, process.pid, time.perf_counter() - start)
+            finally:
+                end(process, gently=gently)
+    finally:
+        assert not family(process.pid)
 
 
 def until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

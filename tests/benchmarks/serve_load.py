@@ -7,6 +7,7 @@ that it can't overload anything.
 import asyncio
 import importlib
 import json
+import math
 import random
 import re
 import shutil
@@ -14,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +56,11 @@ class Answer(NamedTuple):
     at: float
     late: float
 
+    @property
+    def due(self) -> float:
+        """When it was due, from the start on."""
+        return self.at - self.seconds
+
 
 def closed(port: int, connections: int, seconds: float) -> Speed:
     """Keep connections busy, from a process of its own."""
@@ -90,9 +98,42 @@ def opened(port: int, rate: float, seconds: float, patience: float, seed: int) -
     return [Answer(*each) for each in _run("opened", port, rate, seconds, patience, seed)]
 
 
+class Load:
+    """Requests that come while something else goes on.
+
+    Attributes:
+        begin: When they began to, on the clock of `time.monotonic`.
+        answers: What came of them, once they have ended.
+    """
+
+    def __init__(self, begin: float) -> None:
+        self.begin = begin
+        self.answers: list[Answer] = []
+
+
+@contextmanager
+def going_on(port: int, rate: float, patience: float, seed: int) -> Iterator[Load]:
+    """Send so many requests a second, as `opened` does, for as long as a block lasts."""
+    process = subprocess.Popen(  # noqa: S603
+        _command("going_on", port, rate, math.inf, patience, seed),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        load = Load(float(process.stdout.readline()))
+        yield load
+        output, _ = process.communicate()  # its stdin is closed, which ends it
+        load.answers += [Answer(*each) for each in json.loads(output)]
+
+
 def _run(*arguments: object) -> Any:
-    command = [sys.executable, "-m", "tests.benchmarks.serve_load", *map(str, arguments)]
-    return json.loads(subprocess.check_output(command, cwd=ROOT))  # noqa: S603
+    return json.loads(subprocess.check_output(_command(*arguments), cwd=ROOT))  # noqa: S603
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks.serve_load", *map(str, arguments)]
 
 
 # In the process of its own.
@@ -165,11 +206,17 @@ async def send_in_turns(port: int, connections: int, seconds: float) -> Speed:
 
 
 async def send_anyway(
-    port: int, rate: float, seconds: float, patience: float, seed: int
+    port: int,
+    rate: float,
+    seconds: float,
+    patience: float,
+    seed: int,
+    *,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> list[Answer]:
     chance = random.Random(seed)  # noqa: S311
     idle: list[Connection] = []
-    tasks: list[asyncio.Task[Answer]] = []
+    tasks: dict[float, asyncio.Task[Answer]] = {}  # by when they are due
     start = time.perf_counter()
 
     async def ask(due: float) -> Answer:
@@ -186,15 +233,24 @@ async def send_anyway(
         return Answer(status, at - due, at, late)
 
     due = chance.expovariate(rate)
-    while due < seconds:
+    while due < seconds and not is_over():
         await asyncio.sleep(start + due - time.perf_counter())
-        tasks.append(asyncio.create_task(ask(due)))
+        tasks[due] = asyncio.create_task(ask(due))
         due += chance.expovariate(rate)
-    _, pending = await asyncio.wait(tasks, timeout=patience)
+    _, pending = await asyncio.wait(tasks.values(), timeout=patience)
     for task in pending:
         task.cancel()
-    given_up = Answer(0, patience, seconds + patience, 0.0)
-    return [given_up if task in pending else task.result() for task in tasks]
+    end = time.perf_counter() - start
+    return [
+        Answer(0, end - due, end, 0.0) if task in pending else task.result()
+        for due, task in tasks.items()
+    ]
+
+
+async def send_until_told(*arguments: Any) -> list[Answer]:
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    print(time.monotonic(), flush=True)
+    return await send_anyway(*arguments, is_over=ended.done)
 
 
 def main(kind: str, port: str, number: str, seconds: str, *more: str) -> None:
@@ -202,7 +258,8 @@ def main(kind: str, port: str, number: str, seconds: str, *more: str) -> None:
         work: Any = send_in_turns(int(port), int(number), float(seconds))
     else:
         patience, seed = more
-        work = send_anyway(int(port), float(number), float(seconds), float(patience), int(seed))
+        send = send_until_told if kind == "going_on" else send_anyway
+        work = send(int(port), float(number), float(seconds), float(patience), int(seed))
     try:
         new_loop = importlib.import_module("uvloop").new_event_loop
     except ImportError:
