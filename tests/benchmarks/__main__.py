@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve
+from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve, serve_rollout
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "limiter": limiter.main,
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "pool": pool.main,
     "pool_asgi": pool_asgi.main,
     "serve": serve.main,
+    "serve_rollout": serve_rollout.main,
 }
 
 if __name__ == "__main__":

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve, serve_load
+from tests.benchmarks import (
+    asgi,
+    client,
+    limiter,
+    pool,
+    pool_asgi,
+    serve,
+    serve_load,
+    serve_rollout,
+)
 from tests.benchmarks.serve_load import Answer, Speed
 
 
@@ -87,6 +96,21 @@ def test_the_command_is_shown_beside_ray_serve(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "20.00 x   target >= 20 x: met" in shown
     assert "0.25 x   target >= 0.5 x: MISSED" in shown
+
+
+def test_the_benchmark_of_deploys_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve_rollout, "ROUNDS", 1)
+    monkeypatch.setattr(serve_rollout, "REST", 0.1)
+    monkeypatch.setattr(serve_rollout, "PLACES", {(1, 1): 1, (2, 1): 0, (2, 2): 0, (1, 2): 0})
+    monkeypatch.setattr(serve_rollout, "WARM_UP", 0.1)
+    monkeypatch.setattr(serve_load, "WRK", None)
+    serve_rollout.main()
+    shown = capsys.readouterr().out
+    assert "1 -> 2 -> 1 replicas, 1 times another user_config, 1 times other code" in shown
+    assert shown.count("target 0: met") == 3
+    assert "target <= 2 x" in shown
 
 
 def test_what_is_answered_late_or_before_the_load_is_steady_is_no_goodput(
