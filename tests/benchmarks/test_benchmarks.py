@@ -91,8 +91,9 @@ def test_the_benchmark_of_the_command_runs(
 
 
 def test_the_command_is_shown_beside_ray_serve(capsys: pytest.CaptureFixture[str]) -> None:
-    speeds = {serve.OURS: 5_000, serve.RAY: 250, serve.BARE: 20_000}
-    serve.show_speeds({side: [Speed(rate, 1 / rate, 0)] for side, rate in speeds.items()}, 1, 1)
+    ours = [Speed(5_000, 1 / 5_000, 0)]
+    serve.show_speeds({serve.OURS: ours, serve.RAY: [Speed(250, 1 / 250, 0)]}, 1, 1)
+    serve.show_speeds({serve.OURS: ours, serve.BARE: [Speed(20_000, 1 / 20_000, 0)]}, 1, 1)
     shown = capsys.readouterr().out
     assert "20.00 x   target >= 20 x: met" in shown
     assert "0.25 x   target >= 0.5 x: MISSED" in shown
