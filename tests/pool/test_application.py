@@ -584,3 +584,18 @@ async def test_a_message_is_sent_as_it_was_and_may_be_a_view(anyio_backend: Any)
         assert client.status == 200
         assert client.sent[0]["headers"] == [(b"x-number", b"1")]
         assert client.body == b"110a view"
+
+
+async def test_what_is_no_scope_takes_no_slot(anyio_backend: Any) -> None:
+    async with pool_of(max_ongoing_requests=1) as pool:
+        for _ in range(2):
+            client = Client(pool.asgi)
+            del client.scope["headers"]
+            with anyio.fail_after(30):
+                await client.run(BODY)
+            assert isinstance(client.error, KeyError)
+        client = Client(pool.asgi)
+        with anyio.fail_after(30):
+            await client.run(BODY)
+        assert client.status == 200
+        assert pool.statistics().ongoing == 0

@@ -212,7 +212,11 @@ class PoolApplication:
     async def _forward(self, scope: Scope, exchange: Exchange) -> None:
         """Send the request to a replica, whose it is until that has answered."""
         exchange.holds_permit = False
-        portable = portable_scope(scope)
+        try:
+            portable = portable_scope(scope)
+        except Exception:  # it is none, and the server's mistake
+            self._slots.release()
+            raise
         is_sent = False
         while not is_sent:
             call = await self._slots.begin(Kind.ASGI, portable)
