@@ -18,6 +18,7 @@ from loadshed._replica import channel as channel_module
 from loadshed._replica.application import Request
 from loadshed._replica.channel import Channel
 from loadshed._replica.main import _uvloop
+from loadshed._replica.streams import AsyncStream
 from loadshed._sleeper import FutureSleeper
 
 
@@ -55,6 +56,39 @@ async def test_frames_that_may_wait_do_so_until_there_are_enough() -> None:
         await anyio.lowlevel.checkpoint()
         assert theirs.recv(100) == b"x" * (connection_module.ENOUGH - 1)
         connection.close()
+
+
+@pytest.mark.anyio
+async def test_a_socket_may_take_some_frames_and_not_a_byte_of_the_next() -> None:
+    class Taking:
+        """A socket that takes so many bytes, and then no more."""
+
+        def sendmsg(self, parts: list[bytes]) -> int:
+            return 5
+
+    ours, theirs = pair()
+    with ours, theirs:
+        ours_is_full: Any = Taking()
+        connection = Connection(ours)
+        connection._unsent.extend((call, [b"ab", b"xyz"]) for call in (1, 2, 3))
+        connection._socket = ours_is_full
+        assert not connection._send_some()
+        assert connection.unsent() == {2, 3}
+        connection._unsent[0][1][1:] = [b"xyzxyz"]
+        assert not connection._send_some()
+        assert connection.unsent() == {3}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_what_is_consumed_before_anybody_waits_wakes_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = AsyncStream(Channel(theirs), 1)
+        await stream.send("little")
+        stream.acknowledge(1)
+        await stream.send("little")
+        assert len(_decoded([ours.recv(1000)])) == 2
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -170,8 +170,7 @@ class Request(AsyncStream):
         self._is_over = True
         if self._came is not None:
             self._came.set()
-        if not self._window.is_open:
-            self.acknowledge_all()
+        self.open_for_good()
 
     def _last(self) -> list[Buffer]:
         """What is left, and that it is over, in one frame: all of most responses."""
@@ -196,10 +195,10 @@ class Request(AsyncStream):
 
     def came(self, message: Message) -> None:
         """What was asked for is here."""
+        assert self._came is not None  # noqa: S101 - it was asked for
         self._asked = False
         self._messages.append(message)
-        if self._came is not None:
-            self._came.set()
+        self._came.set()
 
 
 def _copied(message: Message) -> Message:

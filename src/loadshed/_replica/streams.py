@@ -57,10 +57,10 @@ class AsyncStream(Stream):
         if self._opened is not None:
             self._opened.set()
 
-    def acknowledge_all(self) -> None:
-        """Nobody is going to say so any more."""
-        self._window = Window(AHEAD)
+    def open_for_good(self) -> None:
+        """Whoever waits need not: nobody is going to consume more."""
         if self._opened is not None:
+            self._window = Window(AHEAD)
             self._opened.set()
 
 
