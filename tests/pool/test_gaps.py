@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import sys
+import threading
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from loadshed._replica.application import Request
 from loadshed._replica.channel import Channel
 from loadshed._replica.main import _uvloop
 from loadshed._replica.streams import AsyncStream
+from loadshed._replica.threads import Threads
 from loadshed._sleeper import FutureSleeper
 
 
@@ -179,3 +181,32 @@ def test_who_sleeps_in_a_closed_loop_is_not_woken() -> None:
     loop.close()
     assert not sleeper.wake()
     assert sleeper.wake()  # there is nothing more to do
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("all_is_to_end", [True, False])
+@pytest.mark.anyio
+async def test_who_is_cancelled_again_and_again_waits_for_his_thread(all_is_to_end: bool) -> None:
+    go = threading.Event()
+    ends = False
+    task = asyncio.create_task(Threads().call(go.wait, unless=lambda: ends))
+    for _ in range(3):
+        await turns()
+        assert not task.done()
+        task.cancel()
+    await turns()
+    assert not task.done()
+    if all_is_to_end:
+        ends = True
+        task.cancel()
+    else:
+        go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert go.is_set() is not all_is_to_end
+    go.set()
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()

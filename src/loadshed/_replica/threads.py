@@ -1,8 +1,8 @@
 """Threads: where functions run that are not async."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from functools import partial
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import Any
@@ -36,7 +36,7 @@ class Threads:
     ) -> Any:
         """What a function returns that runs in a thread.
 
-        Who is cancelled waits for it too: what it works with is in use until then.
+        Who is cancelled waits for it too, however often: what it works with is in use until then.
 
         Args:
             function: What to call.
@@ -52,15 +52,23 @@ class Threads:
                 result = function()
             except BaseException as error:  # noqa: BLE001 - it is raised below
                 failure = error
-            return partial(loop.call_soon_threadsafe, returned.set)
+            return tell
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
+                loop.call_soon_threadsafe(returned.set)
 
         self.run(work)
-        try:
-            await returned.wait()
-        except asyncio.CancelledError:
-            if not unless():
+        cancelled: asyncio.CancelledError | None = None
+        while not returned.is_set():
+            try:
                 await returned.wait()
-            raise
+            except asyncio.CancelledError as error:
+                cancelled = error
+                if unless():
+                    break
+        if cancelled is not None:
+            raise cancelled
         if failure is not None:
             raise failure
         return result
