@@ -224,3 +224,19 @@ def test_a_fine_clock_goes_on_with_the_next_loop() -> None:
         with asyncio.Runner(loop_factory=loop) as runner:
             runner.run(run())
         assert clock.now() == is_about(time.monotonic())
+
+
+def test_a_fine_clock_has_the_time_of_a_loop_that_has_its_own() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        def time(self) -> float:
+            return super().time() + 1_000_000
+
+    clock = FineClock()
+
+    async def run() -> float:
+        return clock.now()
+
+    for loop in (uvloop.new_event_loop, Loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            ahead = runner.run(run()) - time.monotonic()
+        assert ahead == is_about(1_000_000 if loop is Loop else 0)

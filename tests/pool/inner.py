@@ -133,6 +133,9 @@ async def careless(scope: Any, receive: Any, send: Any) -> None:
     for _ in range(2):
         await send(body)
         body["body"] += b"0"
+    array = bytearray(b"an array, ")
+    await send({"type": "http.response.body", "body": array, "more_body": True})
+    array[:2] = b"no"
     await send({"type": "http.response.body", "body": memoryview(b"a view")})
 
 

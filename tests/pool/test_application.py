@@ -583,7 +583,7 @@ async def test_a_message_is_sent_as_it_was_and_may_be_a_view(anyio_backend: Any)
         await client.run(BODY)
         assert client.status == 200
         assert client.sent[0]["headers"] == [(b"x-number", b"1")]
-        assert client.body == b"110a view"
+        assert client.body == b"110an array, a view"
 
 
 async def test_what_is_no_scope_takes_no_slot(anyio_backend: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from loadshed import ConfigError, ReplicaPool, ReplicaState, ReplicaUnavailableError
@@ -555,11 +556,53 @@ async def test_other_code_does_not_wait_for_what_hangs_with_a_cancelled_user_con
     async with ReplicaPool(
         Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
     ) as pool:
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(partial(pool.reconfigure, user_config=("new", str(tmp_path))))
-                await until(lambda: here(tmp_path) == 2)
-                scope.cancel()
+        await cancelled_while_they_learn(pool, tmp_path)
         with anyio.fail_after(60):
             await pool._roll(target=VERSIONED, init_args=(2,))
         assert await from_each(pool, "both") == [(2, ("old", None))] * 2
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_user_config_is_taken_back_though_a_roll_came_and_was_cancelled(
+    turns: int, tmp_path: Path
+) -> None:
+    async with ReplicaPool(Learner, user_config=("old", None), num_replicas=2) as pool:
+        await cancelled_while_they_learn(pool, tmp_path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool._roll)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        (tmp_path / "go").touch()
+        with anyio.fail_after(60):
+            while {last for *_, last in await from_each(pool, "became")} != {"old"}:
+                await anyio.sleep(0.01)
+
+
+async def test_a_roll_does_not_wait_for_what_hangs_where_one_has_been_cancelled(
+    tmp_path: Path,
+) -> None:
+    async with ReplicaPool(
+        Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
+    ) as pool:
+        await cancelled_while_they_learn(pool, tmp_path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(pool._roll, target=VERSIONED, init_args=(1,)))
+            await until(lambda: any(each.version == 1 for each in serving(pool)))
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(60):
+            await pool._roll(target=VERSIONED, init_args=(2,))
+        assert await from_each(pool, "both") == [(2, ("old", None))] * 2
+
+
+async def cancelled_while_they_learn(pool: ReplicaPool, directory: Path) -> None:
+    """A new `user_config` is cancelled that all of them hang with, until they may go on."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(pool.reconfigure, user_config=("new", str(directory))))
+        await until(lambda: here(directory) == len(pids(pool)))
+        tasks.cancel_scope.cancel()
+
+
+def serving(pool: ReplicaPool) -> list[Any]:
+    assert pool._block is not None
+    return pool._block.crew._serving

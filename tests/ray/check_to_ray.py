@@ -142,8 +142,9 @@ def test_a_generator_that_takes_too_long_is_our_error(deployed: Serve) -> None:
 
 def test_the_header_of_a_request_bounds_it(deployed: Serve) -> None:
     headers = {"x-request-timeout-seconds": "0.5"}
+    url = deployed(apps.slow)
     began = time.monotonic()
-    response = httpx.get(deployed(apps.slow), headers=headers, timeout=30)
+    response = httpx.get(url, headers=headers, timeout=30)
     assert response.status_code == 408
     assert time.monotonic() - began < 1.5
 

@@ -66,7 +66,7 @@ class Kind:
     # From the replica. Every one of the above but MESSAGE, CANCEL and ACK is answered with exactly
     # one RESULT or ERROR, the last frame of its call.
     RESULT = 32
-    """What the call has returned."""
+    """What the call has returned, or the last messages that the ASGI application sent."""
     ERROR = 33
     """What the call has raised."""
     ITEM = 34

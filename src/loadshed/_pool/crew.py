@@ -422,8 +422,9 @@ class Crew:
                 failures[place] += 1
                 level = logging.DEBUG if self._is_closed else logging.WARNING
                 _logger.log(level, "A replica of a failed version can't be replaced. %s", error)
-        await self._take_configs_back(plan)
-        return self._plan.version == plan.version and self._plan.config is plan.config
+        return await self._take_configs_back(plan) and (
+            self._plan.version == plan.version and self._plan.config is plan.config
+        )
 
     def _of_another(self, plan: Plan, failures: Counter[Place]) -> Place | None:
         """One whose replica is of another plan, and was not replaced in vain too often."""
@@ -435,13 +436,19 @@ class Crew:
                 return place
         return None
 
-    async def _take_configs_back(self, plan: Plan) -> None:
-        """Hand the old `user_config` to those that have, or may have, another one."""
+    async def _take_configs_back(self, plan: Plan) -> bool:
+        """Hand the old `user_config` to those that have, or may have, another one.
+
+        Whether all was done that could be: not where all are to be replaced anyway.
+        """
+        if self._is_rolling:
+            return False
         with anyio.CancelScope() as self._taking_back:
             async with anyio.create_task_group() as tasks:
                 for replica in self._serving:
                     if self._plan.config is plan.config is not replica.config:
                         tasks.start_soon(self._take_config_back, replica, plan.config)
+        return not self._taking_back.cancel_called
 
     async def _take_config_back(self, replica: Replica, config: Config) -> None:
         failure = await self._try_to_take_back(replica, config)

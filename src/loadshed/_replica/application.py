@@ -7,6 +7,7 @@ from typing import Any
 
 from loadshed._errors import NotPicklableError
 from loadshed._failure import not_picklable
+from loadshed._policy.credit import ITEM
 from loadshed._policy.wire import Buffer, Kind, encode, encode_value
 from loadshed._replica.channel import Channel, failure
 from loadshed._replica.streams import AsyncStream
@@ -84,6 +85,8 @@ class Lifespan:
 ENOUGH = 64 * 1024
 """Bytes of what an application sends that are not kept for the end of the event loop's turn."""
 
+MUTABLE = frozenset({bytearray, memoryview})
+"""What a message may have in the place of bytes, and can be changed."""
 
 ABNORMALLY = 1006
 """The code of a websocket that was not closed by a message (RFC 6455, 7.4.1)."""
@@ -129,12 +132,10 @@ class Request(AsyncStream):
             raise self._failure
         if self._is_over:
             raise ConnectionError("The application has returned, so the request is over.")
-        message = _copied(item)
-        body = message.get("body", b"")
+        message, size = _copied(item)
         self._kept.append(message)
-        self._size += len(body)
-        can_wait = type(body) is bytes and self._size < ENOUGH  # a bytearray can be changed
-        if not (can_wait and self._window.is_open):
+        self._size += size
+        if self._size >= ENOUGH or not self._window.is_open:
             self._flush()
             await self._until_open()
         elif self._flushing is None:
@@ -201,12 +202,14 @@ class Request(AsyncStream):
         self._came.set()
 
 
-def _copied(message: Message) -> Message:
-    """As it is now: it is pickled later."""
-    copy = {**message}
+def _copied(message: Message) -> tuple[Message, int]:
+    """A message as it is now, which is pickled later; and the bytes that it counts for."""
+    copy, size = {**message}, ITEM
     if type(headers := copy.get("headers")) is list:
         copy["headers"] = headers.copy()
-    for key in ("body", "bytes"):
-        if type(copy.get(key)) is memoryview:  # which can't be pickled
-            copy[key] = bytes(copy[key])
-    return copy
+    for key in ("body", "bytes", "text"):
+        if (value := copy.get(key)) is not None:
+            if type(value) in MUTABLE:
+                value = copy[key] = bytes(value)
+            size += len(value)
+    return copy, size

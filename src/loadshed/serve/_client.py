@@ -36,7 +36,9 @@ class Clients:
 
     def _look(self) -> None:
         until = self.loop.time() - LISTEN_AFTER
-        for client in [each for each, came_at in self._came_at.items() if came_at <= until]:
+        for client, came_at in list(self._came_at.items()):
+            if came_at > until:
+                break  # as did those that follow
             del self._came_at[client]
             client.listen()
         self._timer = None

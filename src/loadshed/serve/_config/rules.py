@@ -115,7 +115,9 @@ mapping_or_null = _a(
 listed = _a("a list", lambda value: isinstance(value, list | tuple))
 text = _a(TEXT, is_text)
 port = _a("a whole number from 0 to 65535", _is_port)
-root_path = _a("'', or a path like '/serve': without '/' at its end", is_root_path)
+root_path = _a(
+    "'', or a path like '/serve', without '/' at its end and what no prefix has", is_root_path
+)
 route_prefix = _a(f"{PREFIX}, or null", lambda value: value is None or is_prefix(value))
 _NAME = r"[^\W\d]\w*"
 _DOTTED = rf"{_NAME}(\.{_NAME})*"
