@@ -194,9 +194,9 @@ async def test_who_sends_a_lot_at_a_time_waits_until_it_is_wanted(field: str) ->
     async def flood() -> None:
         nonlocal sent
         for _ in range(20):
-            await request.send(
-                {"type": "message", field: ("" if field == "text" else b"").ljust(40_000)}
-            )
+            data = ("" if field == "text" else b"").ljust(40_000)
+            kind = "http.response.body" if field == "body" else "websocket.send"
+            await request.send({"type": kind, field: data})
             sent += 1
 
     with ours, theirs:

@@ -204,12 +204,14 @@ class Request(AsyncStream):
 
 def _copied(message: Message) -> tuple[Message, int]:
     """A message as it is now, which is pickled later; and the bytes that it counts for."""
-    copy, size = {**message}, ITEM
+    copy = {**message}
     if type(headers := copy.get("headers")) is list:
         copy["headers"] = headers.copy()
-    for key in ("body", "bytes", "text"):
-        if (value := copy.get(key)) is not None:
-            if type(value) in MUTABLE:
-                value = copy[key] = bytes(value)
-            size += len(value)
-    return copy, size
+    key = "body"
+    if copy["type"] == "websocket.send":
+        key = "text" if copy.get("bytes") is None else "bytes"
+    if (value := copy.get(key)) is None:
+        return copy, ITEM
+    if type(value) in MUTABLE:
+        value = copy[key] = bytes(value)
+    return copy, ITEM + len(value)
