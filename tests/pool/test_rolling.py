@@ -553,9 +553,7 @@ async def test_a_learner_that_is_rolled_learns_only_what_counts(tmp_path: Path) 
 async def test_other_code_does_not_wait_for_what_hangs_with_a_cancelled_user_config(
     tmp_path: Path,
 ) -> None:
-    async with ReplicaPool(
-        Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
-    ) as pool:
+    async with patient_learners() as pool:
         await cancelled_while_they_learn(pool, tmp_path)
         with anyio.fail_after(60):
             await pool._roll(target=VERSIONED, init_args=(2,))
@@ -582,9 +580,7 @@ async def test_a_user_config_is_taken_back_though_a_roll_came_and_was_cancelled(
 async def test_a_roll_does_not_wait_for_what_hangs_where_one_has_been_cancelled(
     tmp_path: Path,
 ) -> None:
-    async with ReplicaPool(
-        Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
-    ) as pool:
+    async with patient_learners() as pool:
         await cancelled_while_they_learn(pool, tmp_path)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(pool._roll, target=VERSIONED, init_args=(1,)))
@@ -593,6 +589,13 @@ async def test_a_roll_does_not_wait_for_what_hangs_where_one_has_been_cancelled(
         with anyio.fail_after(60):
             await pool._roll(target=VERSIONED, init_args=(2,))
         assert await from_each(pool, "both") == [(2, ("old", None))] * 2
+
+
+def patient_learners() -> ReplicaPool:
+    """Two, of whom nobody thinks that they hang."""
+    return ReplicaPool(
+        Learner, user_config=("old", None), num_replicas=2, health_check_timeout_s=math.inf
+    )
 
 
 async def cancelled_while_they_learn(pool: ReplicaPool, directory: Path) -> None:
