@@ -1,7 +1,7 @@
 # Everything a developer does with this project. Each target sets up what it needs in .venv by
 # itself, and again whenever pyproject.toml changed; nothing has to be installed but Python and make.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types unit processes others covered lowest test-ray smoke-ray bench soak docs clean
+.PHONY: help demo test lint format types unit processes others policies covered lowest test-ray smoke-ray bench simulate soak docs clean
 .DELETE_ON_ERROR:
 
 # The first of these that is Python 3.11 or newer and can make virtual environments, or else the
@@ -15,6 +15,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RAY := tests/ray
 PROCESSES := tests/pool tests/serve
+POLICIES := tests/policy tests/simulation
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:  ## Show this list
@@ -25,7 +26,7 @@ demo: $(VENV)/.demo  ## Watch a real server stay up under ten times its load (un
 
 test: lint types docs  ## Everything that CI runs: style, types, documents, tests, coverage, oldest dependencies
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=3 --output-sync=target processes others lowest
+	$(MAKE) --jobs=4 --output-sync=target processes others policies lowest
 	$(MAKE) covered
 
 lint: $(VENV)/.test  ## Style
@@ -44,12 +45,15 @@ unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all o
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(MAKE) covered
 
-# The same in two halves, which `test` runs side by side: both wait a lot.
+# The same in parts, which `test` runs side by side: two of them wait a lot.
 processes: $(VENV)/.test
 	$(BIN)/coverage run -m pytest -q $(PROCESSES) $(ARGS)
 
 others: $(VENV)/.test
-	$(BIN)/coverage run -m pytest -q $(PROCESSES:%=--ignore=%) $(ARGS)
+	$(BIN)/coverage run -m pytest -q $(PROCESSES:%=--ignore=%) $(POLICIES:%=--ignore=%) $(ARGS)
+
+policies: $(VENV)/.test
+	$(BIN)/coverage run -m pytest -q $(POLICIES) $(ARGS)
 
 covered: $(VENV)/.test
 	$(BIN)/coverage combine --quiet
@@ -73,8 +77,11 @@ smoke-ray: $(VENV)-ray/.test
 bench: $(VENV)/.bench  ## Speed: ratios against peers, measured in the same run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-soak: $(VENV)/.test  ## The state machines at length (a few minutes)
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -s tests/policy $(ARGS)
+simulate: $(VENV)/.test  ## Limits in virtual time: goodput in every scenario (minutes; ARGS="1 8 --seeds 8" for some)
+	$(BIN)/python -m tests.simulation $(ARGS)
+
+soak: $(VENV)/.test  ## The state machines and the simulation at length (a few minutes)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -q -s tests/policy tests/simulation $(ARGS)
 	LOADSHED_KILLS=500 $(BIN)/python -m pytest -q -s tests/pool -k chaos
 
 docs: $(VENV)/.docs  ## Build the documentation into site/, warnings as errors

@@ -18,7 +18,7 @@ import loadshed
 import loadshed.asgi
 import loadshed.client
 import loadshed.serve
-from loadshed import ConcurrencyLimiter
+from loadshed import ConcurrencyLimiter, Criticality
 from loadshed.asgi import LoadShedMiddleware
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def test_the_contributing_guide_knows_every_make_target() -> None:
 
 
 def test_the_answer_in_the_readme_is_the_answer() -> None:
-    answer = asyncio.run(ask_a_full_service(max_ongoing_requests=8))
+    answer = asyncio.run(ask_a_full_service())
     (promised,) = blocks("README.md", "http")
     status, *headers, _, body = promised.splitlines()
     assert status == f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}"
@@ -94,14 +94,14 @@ def test_the_answer_in_the_readme_is_the_answer() -> None:
         assert answer.headers[name] == value
 
 
-async def ask_a_full_service(max_ongoing_requests: int) -> httpx.Response:
+async def ask_a_full_service() -> httpx.Response:
     async def application(*_: Any) -> None:
         pytest.fail("a request that is shed never reaches the application")
 
-    limiter = ConcurrencyLimiter(max_ongoing_requests)
+    limiter = ConcurrencyLimiter()
     transport = httpx.ASGITransport(LoadShedMiddleware(application, limiter=limiter))
     async with anyio.create_task_group() as tasks:
-        for _ in range(2 * max_ongoing_requests):
+        for _ in range(int(limiter.max_ongoing_requests + limiter.max_queued_requests)):
             tasks.start_soon(limiter.acquire)
         await anyio.wait_all_tasks_blocked()
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -178,12 +178,15 @@ def parameters_of(function: Any) -> list[tuple[str, str]]:
         id(...): "...",
         id(random.random): "random.random",
         id(httpx.USE_CLIENT_DEFAULT): "USE_CLIENT_DEFAULT",
+        id(Criticality.CRITICAL): "Criticality.CRITICAL",
     }
     return [
         (
             given.name,
             ""
             if given.default is given.empty
+            else "..."  # the table below it says what the function does
+            if inspect.isfunction(given.default)
             else constants.get(id(given.default), repr(given.default)),
         )
         for given in inspect.signature(function).parameters.values()

@@ -1,4 +1,4 @@
-"""An async function, or async generator, with an async context manager around each call."""
+"""An async function, or async generator, with a permit around each call."""
 
 import functools
 import inspect
@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
-Manager = AbstractAsyncContextManager[None]
+MakeManager = Callable[[], AbstractAsyncContextManager[None]]
 
 
-def around(manager: Manager, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Enter `manager` for the length of each call of `function`.
+def around(manager: MakeManager, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Enter what `manager` makes for the length of each call of `function`.
 
     Raises:
         TypeError: The function is not async.
@@ -39,22 +39,22 @@ def _is(test: Callable[[Any], bool], function: Any) -> bool:
 
 
 def _around_coroutine(
-    manager: Manager, function: Callable[..., Awaitable[Any]]
+    manager: MakeManager, function: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
     async def limited(*args: Any, **kwargs: Any) -> Any:
-        async with manager:
+        async with manager():
             return await function(*args, **kwargs)
 
     return limited
 
 
 def _around_generator(
-    manager: Manager, function: Callable[..., AsyncGenerator[Any, Any]]
+    manager: MakeManager, function: Callable[..., AsyncGenerator[Any, Any]]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     @functools.wraps(function)
     async def limited(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        async with manager, aclosing(function(*args, **kwargs)) as generator:
+        async with manager(), aclosing(function(*args, **kwargs)) as generator:
             try:
                 item = await anext(generator)
                 while True:

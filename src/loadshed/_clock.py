@@ -27,6 +27,11 @@ class Clock:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def loop(self) -> "asyncio.AbstractEventLoop | None":
+        """The asyncio loop by which it has just told the time; None where that was no such loop."""
+        return self._loop
+
     def now(self) -> float:
         """Seconds, from an arbitrary point in the past."""
         loop = self._loop

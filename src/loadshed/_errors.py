@@ -74,7 +74,8 @@ class BackPressureError(LoadShedError):
     def reason(self) -> str:
         """Why, in a word that metrics can count.
 
-        "queue_full", "queue_timeout", "deadline"; from a client's own throttle, "throttle".
+        "queue_full", "queue_timeout", "deadline", "displaced", "loop_lag"; from a client's own
+        throttle, "throttle".
         """
         return self.args[2]  # type: ignore[no-any-return]
 
@@ -95,7 +96,8 @@ class QueueFullError(BackPressureError):
     """The queue was full when the request arrived, or it would have had to wait and must not.
 
     With the reason "deadline": its caller's deadline had passed, or would have passed before its
-    turn came.
+    turn came. With the reason "displaced": it waited, and has lost its place to another one that
+    goes first. With the reason "loop_lag": the event loop has more to do than it gets done.
     """
 
 
@@ -220,4 +222,4 @@ class ConfigError(LoadShedError, ValueError):
 
 def _why(reason: str) -> str:
     """What the message says more, where its numbers don't say why."""
-    return ", reason=deadline" if reason == "deadline" else ""
+    return f", reason={reason}" if reason in {"deadline", "displaced", "loop_lag"} else ""

@@ -38,13 +38,25 @@ TO_ANSWER = 1.0
 class Exchange:
     """One request: where it is read, what was sent in answer so far, and its permit."""
 
-    __slots__ = ("_send", "complete", "holds_permit", "limiter", "receive", "started", "time")
+    __slots__ = (
+        "_send",
+        "complete",
+        "has_left",
+        "holds_permit",
+        "limiter",
+        "receive",
+        "started",
+        "time",
+        "waiter",
+    )
 
     deadline: Deadline | None = None  # no slot, which every request would have to fill
 
     def __init__(self, limiter: ConcurrencyLimiter, receive: Receive, send: Send) -> None:
         self.limiter = limiter
         self.holds_permit = False
+        self.waiter: Waiter | None = None  # its ticket, where it has one
+        self.has_left = False  # nobody waits for the answer, as far as that was noticed
         self.receive = receive
         self._send = send
         self.started = False  # the server may have sent the first byte
@@ -55,30 +67,41 @@ class Exchange:
         if not self.started:
             self.started = message["type"] not in PRELIMINARY
         if message["type"] not in LAST or message.get("more_body", False):
-            return self._send(message)
+            return self._send(message) if self.waiter is None else self._send_watched(message)
         return self._send_last(message)
+
+    async def _send_watched(self, message: Message) -> None:
+        """Send, and note where the server says that nobody is there any more (ASGI 2.4)."""
+        try:
+            await self._send(message)
+        except OSError:
+            self.has_left = True
+            raise
 
     async def _send_last(self, message: Message) -> None:
         try:
             await self._send(message)
-            self.complete = True
-        finally:
-            self.release()
-            if self.complete and self.time is not None:
-                self.time.deadline = math.inf  # what runs on in the background has its own time
+        except BaseException:
+            self.release(of_use=False)
+            raise
+        self.complete = True
+        self.release()
+        if self.time is not None:
+            self.time.deadline = math.inf  # what runs on in the background has its own time
 
     def is_granted(self, waiter: Waiter) -> None:
         """It has waited, and takes its permit."""
+        self.waiter = waiter
         self.holds_permit = True
 
     def is_shed(self) -> None:
         """It is turned away, and has to be answered."""
 
-    def release(self) -> None:
-        """Give the permit back, once."""
+    def release(self, *, of_use: bool = True) -> None:
+        """Give the permit back, once, and tell whether it was of use."""
         if self.holds_permit:
             self.holds_permit = False
-            self.limiter._release()
+            self.limiter._release(self.waiter, of_use and not self.has_left)
 
     async def refuse(self, scope: Scope, status: HTTPStatus, error: LoadShedError) -> None:
         """Answer that there will be no answer, in whatever way the connection allows."""

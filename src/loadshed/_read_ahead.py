@@ -30,10 +30,12 @@ class ReadAhead:
 
     Args:
         receive: The server's.
+        has_left: Called when the client is seen to have left.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, has_left: Callable[[], None]) -> None:
         self._receive = receive
+        self._has_left = has_left
         self._messages: deque[Message] = deque()
         self._size = 0
         self._complete = False  # what follows can only be that the client leaves
@@ -60,6 +62,7 @@ class ReadAhead:
         self._messages.append(message)
         if message["type"] in {"http.disconnect", "websocket.disconnect"}:
             self._left = True
+            self._has_left()
             self._waiting.cancel()
         elif self._complete:
             # Not a server's receive, which waits, but one that answers again and again.

@@ -19,20 +19,24 @@ class LimiterStatistics:
 
     Attributes:
         ongoing: Permits that are out.
+        slots: What they take together, which is what is bounded: as many where each costs 1.
         queued: Callers that wait.
-        max_ongoing_requests: The bound on `ongoing`, as it is now.
+        max_ongoing_requests: The bound on `slots`, as it is now.
         max_queued_requests: The bound on `queued`, as it is now.
+        limit_reason: Why `max_ongoing_requests` last moved by itself; "" where it never did.
         admitted: Permits given so far.
         completed: Permits returned so far.
-        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout", "deadline"); a
-            reason that never came up counts 0.
+        shed: Callers turned away so far, by reason ("queue_full", "queue_timeout", "deadline",
+            "displaced", "loop_lag"); a reason that never came up counts 0.
         abandoned: Callers that left (were cancelled) while they waited.
     """
 
     ongoing: int
     queued: int
+    slots: float
     max_ongoing_requests: float
     max_queued_requests: float
+    limit_reason: str
     admitted: int
     completed: int
     shed: Mapping[str, int]

@@ -10,8 +10,15 @@ from loadshed._waiter import Waiter
 
 
 async def in_turn(waiter: Waiter, exchange: Exchange, serve: Callable[[], Awaitable[None]]) -> None:
-    """Call `serve` once `waiter` has its permit, unless the client leaves before."""
-    inbox = ReadAhead(exchange.receive)
+    """Call `serve` once `waiter` has its permit, unless the client leaves before.
+
+    The permit is for `serve` to give back.
+    """
+
+    def has_left() -> None:
+        exchange.has_left = True
+
+    inbox = ReadAhead(exchange.receive, has_left)
     exchange.receive = inbox.receive
     granted = False
     failure: BaseException | None = None
@@ -22,10 +29,7 @@ async def in_turn(waiter: Waiter, exchange: Exchange, serve: Callable[[], Awaita
                 granted = await inbox.outlasts(exchange.limiter._wait(waiter))
                 if granted:
                     exchange.is_granted(waiter)
-                    try:
-                        await serve()
-                    finally:
-                        exchange.release()
+                    await serve()
             except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
                 failure = error  # raised below as it is, not wrapped by the task group
             # Not in a `finally`: whoever cancels this task cancels the reader as well.

@@ -5,13 +5,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from loadshed.asgi import LoadShedMiddleware
 
-app = Starlette(middleware=[Middleware(LoadShedMiddleware, max_ongoing_requests=8)])
+app = Starlette(middleware=[Middleware(LoadShedMiddleware)])
 ```
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import anyio
 
@@ -19,8 +20,14 @@ from loadshed._around import is_async
 from loadshed._errors import BackPressureError, ConfigError, RequestTimeoutError
 from loadshed._exchange import DeadlineExchange, Exchange, Receive, Scope, Send, can_answer
 from loadshed._limiter import ConcurrencyLimiter
+from loadshed._outcome import was_of_use
+from loadshed._policy.admission import Order
+from loadshed._policy.criticality import Criticality
 from loadshed._policy.deadline import read
+from loadshed._policy.limits.limit import Limit
 from loadshed._policy.settings import seconds, yes_or_no
+from loadshed._policy.ticket import State
+from loadshed._standing import Standings
 from loadshed._turn import in_turn
 
 __all__ = ["DEFAULT_EXEMPT", "LoadShedMiddleware", "MiddlewareStatistics"]
@@ -35,17 +42,19 @@ DEFAULT_EXEMPT = ("/healthz", "/livez", "/readyz", "/metrics")
 class MiddlewareStatistics:
     """What callers said of themselves to a `LoadShedMiddleware` that believes them.
 
-    All are 0 without `trust_deadline`.
+    All are 0 without `trust_deadline` and `trust_criticality`.
 
     Attributes:
         deadlines: Requests so far that came with a deadline that was believed.
         retries: Requests so far that said that they are a retry.
         ignored: Header values so far that were malformed or absurd, and ignored.
+        criticalities: Requests so far that said of what class they are, and were believed.
     """
 
     deadlines: int
     retries: int
     ignored: int
+    criticalities: int = 0
 
 
 class LoadShedMiddleware:
@@ -59,9 +68,24 @@ class LoadShedMiddleware:
 
     Args:
         app: The ASGI application.
-        max_ongoing_requests: How many requests run at once; see `ConcurrencyLimiter`.
-        max_queued_requests: How many wait; by default as many as run.
+        max_ongoing_requests: How many requests run at once: a number, or a `Limit`. By default it
+            finds out by itself; see `ConcurrencyLimiter`, as for the next seven.
+        max_queued_requests: How many wait; by default it follows the limit.
         max_wait: How many seconds a request waits at most; by default as long as its client.
+        order: Who goes first: "fifo" or "adaptive_lifo".
+        shares: The part of the limit that each class gets at least while it has work.
+        max_tenants: How many tenants are told apart at most.
+        tenant_share: The part of the queue that one tenant may take in a class.
+        name: What the limiter is called in the log.
+        priority: Is given the scope and returns how much the request matters: a `Criticality`, the
+            name of one, or None for `CRITICAL`.
+        trust_criticality: Whether to believe callers who say that themselves, in the header
+            `x-request-criticality`, where `priority` says nothing. For services whose callers are
+            all your own.
+        tenant: Is given the scope and returns whose request it is: anything hashable. Tenants take
+            turns.
+        cost: How many of `max_ongoing_requests` a request takes: a whole number >= 1, or a callable
+            that is given the scope and returns one.
         request_timeout_s: How many seconds a request may take from end to end, waiting included.
             Then the application is cancelled, and the answer is 504, or, where a part of the
             response is sent already, the connection is broken off. By default there is no limit.
@@ -88,9 +112,18 @@ class LoadShedMiddleware:
         self,
         app: ASGIApp,
         *,
-        max_ongoing_requests: float | None = None,
+        max_ongoing_requests: float | Limit | None = None,
         max_queued_requests: float | None = None,
         max_wait: float | None = None,
+        order: Order | None = None,
+        shares: Mapping[Criticality, float] | None = None,
+        max_tenants: int | None = None,
+        tenant_share: float | None = None,
+        name: str | None = None,
+        priority: Callable[[Scope], Criticality | str | None] | None = None,
+        trust_criticality: bool = False,
+        tenant: Callable[[Scope], Hashable] | None = None,
+        cost: Callable[[Scope], int] | int = 1,
         request_timeout_s: float | None = None,
         exempt: Iterable[str] | Callable[[Scope], bool] = DEFAULT_EXEMPT,
         limiter: ConcurrencyLimiter | None = None,
@@ -104,6 +137,14 @@ class LoadShedMiddleware:
             max_ongoing_requests=max_ongoing_requests,
             max_queued_requests=max_queued_requests,
             max_wait=max_wait,
+            order=order,
+            shares=shares,
+            max_tenants=max_tenants,
+            tenant_share=tenant_share,
+            name=name,
+        )
+        self._standings = Standings(
+            priority=priority, trust_criticality=trust_criticality, tenant=tenant, cost=cost
         )
         self._websockets = None if websockets is None else _checked("websockets", websockets)
         self._timeout = seconds("request_timeout_s", request_timeout_s)
@@ -136,7 +177,10 @@ class LoadShedMiddleware:
     def statistics(self) -> MiddlewareStatistics:
         """What callers said of themselves so far: a snapshot. `limiter` has statistics, too."""
         return MiddlewareStatistics(
-            deadlines=self._deadlines, retries=self._retries, ignored=self._ignored
+            deadlines=self._deadlines,
+            retries=self._retries,
+            criticalities=self._standings.believed,
+            ignored=self._ignored + self._standings.ignored,
         )
 
     def __repr__(self) -> str:
@@ -178,22 +222,30 @@ class LoadShedMiddleware:
 
     async def _serve(self, scope: Scope, exchange: Exchange) -> None:
         try:
-            exchange.holds_permit = exchange.limiter._enter()
-            if not exchange.holds_permit:
-                waiter = exchange.limiter._queue_up(exchange.deadline)
-                await in_turn(
-                    waiter, exchange, lambda: self.app(scope, exchange.receive, exchange.send)
-                )
-                return
-            try:
-                await self.app(scope, exchange.receive, exchange.send)
-            finally:
-                exchange.release()
+            if self._standings.are_usual and exchange.limiter._enter():
+                exchange.holds_permit = True
+            else:
+                waiter = exchange.limiter._queue_up(exchange.deadline, self._standings.of(scope))
+                if waiter.state is State.QUEUED:
+                    await in_turn(waiter, exchange, lambda: self._run(scope, exchange))
+                    return
+                exchange.is_granted(waiter)
+            await self._run(scope, exchange)
         except BackPressureError as error:  # of this limiter, or of one in the application
             if exchange.started:
                 raise
             exchange.is_shed()
             await self._shed(error, scope, exchange)
+
+    async def _run(self, scope: Scope, exchange: Exchange) -> None:
+        """Call the application, and give the permit back, with what became of it."""
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            exchange.release(of_use=was_of_use(error))
+            raise
+        # A response that was begun and not ended is one that nobody waited for any more.
+        exchange.release(of_use=not exchange.started or scope["type"] != "http")
 
     async def _shed(self, error: BackPressureError, scope: Scope, exchange: Exchange) -> None:
         answer = None
@@ -205,20 +257,14 @@ class LoadShedMiddleware:
             await answer(scope, exchange.receive, exchange.send)
 
 
-def _limiter_of(limiter: ConcurrencyLimiter | None, **numbers: float | None) -> ConcurrencyLimiter:
-    """The limiter that is given, or one with these numbers."""
-    if limiter is not None:
-        for setting, value in numbers.items():
-            if value is not None:
-                raise ConfigError(setting, value, "left out where a limiter is given")
-        return _checked("limiter", limiter)
-    max_ongoing_requests = numbers["max_ongoing_requests"]
-    if max_ongoing_requests is None:
-        expected = "a whole number >= 1, or math.inf, or a limiter given instead"
-        raise ConfigError("max_ongoing_requests", None, expected)
-    return ConcurrencyLimiter(
-        max_ongoing_requests, numbers["max_queued_requests"], max_wait=numbers["max_wait"]
-    )
+def _limiter_of(limiter: ConcurrencyLimiter | None, **settings: Any) -> ConcurrencyLimiter:
+    """The limiter that is given, or one with these settings."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if limiter is None:
+        return ConcurrencyLimiter(**given)
+    for name, value in given.items():
+        raise ConfigError(name, value, "left out where a limiter is given")
+    return _checked("limiter", limiter)
 
 
 def _checked(setting: str, value: object) -> ConcurrencyLimiter:

@@ -43,6 +43,7 @@ SETTINGS = frozenset(
         "throttle",
         "raise_on_exhausted",
         "propagate_deadline",
+        "criticality",
         "on_event",
     }
 )

@@ -85,7 +85,7 @@ class WaitingLineMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_dead_do_not_pile_up(self) -> None:
-        assert len(self.line.expiries) <= 2 * len(self.model) + 16
+        assert len(self.line._expiries.heap) <= 2 * len(self.model) + 16
 
 
 TestWaitingLine = WaitingLineMachine.TestCase
@@ -121,4 +121,4 @@ def test_waiters_that_come_and_go_leave_nothing_behind() -> None:
         waiting.append(entry)
         if len(waiting) > 20:
             assert line.discard(waiting.pop(choice.randrange(20)))
-    assert len(line.expiries) <= 2 * len(line) + 16
+    assert len(line._expiries.heap) <= 2 * len(line) + 16

@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from loadshed import NotPicklableError, ReplicaDiedError, ReplicaPool, ReplicaState
+from loadshed._policy.limits.limit import FixedLimit
 from loadshed._policy.routing import Latency
 from loadshed._policy.wire import Frame, Kind
 from loadshed._pool.call import Call
@@ -49,6 +50,7 @@ class Fake:
         self.state = ReplicaState.RUNNING
         self.latency = Latency()
         self.ongoing = 0
+        self.limit = FixedLimit(most)
         self.max_ongoing_requests = most
         self.calls: dict[Call, Caller] = {}
         self.deserted: list[Call] = []
@@ -74,7 +76,7 @@ class Fake:
         caller = self.calls.pop(call)
         caller.expected = [] if caller.streams else "the answer"
         self.ongoing -= 1
-        self.slots.freed(self)
+        self.slots.freed(self, call, ok=True, now=0.0)
         call.answer(Frame(Kind.RESULT, call.number, ANSWER))
 
     def take(self, most: float) -> None:
@@ -94,13 +96,14 @@ class Fake:
                 continue
             caller.expected = ReplicaDiedError
             call.fail(ReplicaDiedError("It died."))
-            self.slots.freed(self)
+            self.slots.freed(self, call, ok=True, now=0.0)
         self.slots.changed()
 
 
 def open_pool(**settings: Any) -> ReplicaPool:
     """A pool that lets requests in, and has no replicas yet."""
-    pool = ReplicaPool("builtins:abs", max_queued_requests=2, **settings)
+    settings = {"max_queued_requests": 2, "max_ongoing_requests": 5} | settings
+    pool = ReplicaPool("builtins:abs", **settings)
     pool._slots._random = random.Random(0)
     pool._slots.serve()
     return pool

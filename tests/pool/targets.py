@@ -20,6 +20,10 @@ def double(x: Any) -> Any:
     return 2 * x
 
 
+def numbers(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
 async def same(x: Any) -> Any:
     return x
 

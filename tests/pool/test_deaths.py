@@ -244,7 +244,9 @@ async def test_chaos(share: int) -> None:
     rng = random.Random(1)
     done: Counter[str] = Counter()
     before = len(os.listdir("/proc/self/fd"))
-    async with ReplicaPool(targets.same, num_replicas=2, max_queued_requests=4) as pool:
+    async with ReplicaPool(
+        targets.same, num_replicas=2, max_ongoing_requests=5, max_queued_requests=4
+    ) as pool:
         stopped = False
 
         async def call(number: int) -> None:

@@ -25,6 +25,7 @@ from loadshed import (
 )
 from loadshed._failure import pack, unpack
 from loadshed._policy import wire
+from loadshed._policy.limits.limit import FixedLimit
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import CHUNK, Decoder, Frame, Kind, encode, encode_value
 from loadshed._pool.call import Call
@@ -92,7 +93,7 @@ async def test_one_with_a_permit_and_no_slot_is_told_when_there_will_be_none() -
 
         async def begin() -> None:
             with pytest.raises(ReplicaUnavailableError, match="for good"):
-                await slots.begin(Kind.CALL, None)
+                await slots.begin(Kind.CALL, None, None)
 
         tasks.start_soon(begin)
         await anyio.wait_all_tasks_blocked()
@@ -327,7 +328,7 @@ async def test_a_replica_that_ends_takes_no_more_requests_than_that() -> None:
         (replica,) = pool._block.crew.replicas
         replica._take_no_more(ReplicaState.STOPPING)
         pool._block.crew.resize(7)
-        replica.serve(7)
+        replica.serve(FixedLimit(7))
         assert replica.max_ongoing_requests == 0
         replica.kill()
         with anyio.fail_after(30):

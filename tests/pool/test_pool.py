@@ -16,6 +16,7 @@ import pytest
 
 from loadshed import (
     ConfigError,
+    KneeLimit,
     NotPicklableError,
     QueueFullError,
     QueueTimeoutError,
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_class_is_made_once_in_each_replica_and_called() -> None:
-    async with ReplicaPool(Model, init_args=(2,), num_replicas=2) as pool:
+    async with ReplicaPool(Model, init_args=(2,), num_replicas=2, max_ongoing_requests=5) as pool:
         assert [await pool.call(n) for n in range(20)] == [2 * n for n in range(20)]
         seen = {await pool.call_method("pid") for _ in range(50)}
         assert seen <= set(pids(pool))
@@ -250,6 +251,8 @@ async def test_output_that_nobody_takes_ends_nothing(monkeypatch: pytest.MonkeyP
         ("num_replicas", 0),
         ("num_replicas", float("inf")),
         ("max_ongoing_requests", 0),
+        ("max_ongoing_requests", KneeLimit()),
+        ("max_ongoing_requests", "many"),
         ("max_queued_requests", -1),
         ("max_wait", -1),
         ("request_timeout_s", "1"),

@@ -16,6 +16,7 @@ from ray.serve import exceptions as rays
 from starlette.datastructures import State
 
 from loadshed import (
+    ConfigError,
     QueueFullError,
     ReplicaDiedError,
     ReplicaError,
@@ -273,3 +274,10 @@ def test_code_that_is_another_one_where_it_says_is_sent(name: str) -> None:
     function.__module__, function.__qualname__ = "tests.ray.conftest", name
     copied = pickle.loads(cloudpickle.dumps(_Reference(function)))  # noqa: S301
     assert copied.code() == "sent"
+
+
+@pytest.mark.parametrize("given", [{"priority": "sheddable"}, {"tenant": "a"}, {"cost": 2}])
+def test_what_ray_has_no_queue_for_is_refused(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(ConfigError, match=f"{name} must be left out: in Ray Serve's queue all"):
+        RayHandle("Model", Fake()).options(**given)

@@ -267,6 +267,11 @@ def test_settings_of_a_file_count_instead_of_those_in_the_code() -> None:
     [
         ({"max_wait": 1}, "max_wait of plain_builder must be left out"),
         ({"max_ongoing_requests": math.inf}, "max_ongoing_requests of plain_builder"),
+        ({"max_ongoing_requests": "auto"}, "max_ongoing_requests of plain_builder must be a whole"),
+        ({"order": "adaptive_lifo"}, "order of plain_builder must be left out"),
+        ({"shares": {"CRITICAL": 0.5}}, "shares of plain_builder must be left out"),
+        ({"trust_criticality": True}, "trust_criticality of plain_builder must be left out"),
+        ({"tenant_header": "x-api-key"}, "tenant_header of plain_builder must be left out"),
         ({"max_queued_requests": 0}, "max_queued_requests of plain_builder"),
         ({"user_config": {}}, "plain_builder has no method `reconfigure`"),
         ({"version": "1"}, "what is set for plain_builder must be .*`version`"),

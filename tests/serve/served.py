@@ -56,6 +56,18 @@ class Front:
         if "leave" in asked:
             async for item in model.options(stream=True).count.remote(10**9):
                 return item
+        if "displace" in asked:
+            running = model.slow.remote()
+            least = model.options(priority="sheddable", tenant="a", cost=2)
+            if "stream" in asked:
+                waiting = anext(least.options(stream=True).count.remote(1))
+            else:
+                waiting = least.slow.remote()
+            waits = asyncio.ensure_future(waiting)
+            await asyncio.sleep(0.1)
+            usual = model.remote(1)
+            came = await asyncio.gather(running, waits, usual, return_exceptions=True)
+            return [getattr(each, "reason", each) for each in came]
         for name in ("slow", "forever", "fail", "missing"):
             if name in asked:
                 return await getattr(model, name).remote()

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from loadshed import ConfigError, Criticality
+from loadshed._policy.standing import USUAL, Standing
 from loadshed.serve import DeploymentHandle, running
 from tests.serve import served
 
@@ -25,6 +27,30 @@ def test_a_handle_knows_what_it_calls() -> None:
     assert not handle.options(method_name="predict")._stream
     with pytest.raises(AttributeError, match="a handle calls no method '_x'"):
         _ = handle._x
+
+
+def test_a_handle_knows_what_its_calls_are() -> None:
+    handle = DeploymentHandle("Model")
+    assert handle._standing == USUAL
+    mine = handle.options(priority="Sheddable", tenant="a").options(cost=2).predict
+    assert mine._standing == Standing(Criticality.SHEDDABLE, "a", 2)
+    assert pickle.loads(pickle.dumps(mine))._standing == mine._standing  # noqa: S301
+    assert mine.options(priority=Criticality.CRITICAL).options(stream=True)._standing == Standing(
+        Criticality.CRITICAL, "a", 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"priority": "urgent"}, "priority must be a Criticality, or the name of one"),
+        ({"tenant": 1}, "tenant must be a string"),
+        ({"cost": 0}, "cost must be a whole number >= 1"),
+    ],
+)
+def test_what_a_call_can_not_be_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        DeploymentHandle("Model").options(**wrong)
 
 
 def test_who_is_no_replica_can_not_call() -> None:

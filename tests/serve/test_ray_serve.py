@@ -92,3 +92,7 @@ def test_a_config_goes_to_ray_with_what_was_tuned(
 def test_what_ray_cannot_do_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="max_wait of A must be left out"):
         for_this_machine(config(({"name": "A", "max_wait": 1},)), ".")
+    with pytest.raises(ConfigError, match="max_ongoing_requests of A must be a whole number"):
+        for_this_machine(config(({"name": "A", "max_ongoing_requests": "auto"},)), ".")
+    with pytest.raises(ConfigError, match="order of A must be left out"):
+        for_this_machine(config(({"name": "A", "order": "adaptive_lifo"},)), ".")

@@ -46,6 +46,12 @@ async def test_two_stages_have_a_queue_each_and_what_the_second_sheds_is_503() -
     assert repr(server) == f"<Server {server.url}>"
 
 
+@pytest.mark.parametrize("how", ["", "&stream"])
+async def test_a_call_that_matters_less_goes_for_one_that_matters_more(how: str) -> None:
+    async with running(served.two_stages, port=0) as server:
+        assert (await get(server, f"/?displace{how}")).json() == ["done", "displaced", 3]
+
+
 async def test_a_stream_that_is_left_by_break_frees_its_slot() -> None:
     async with running(served.two_stages, port=0) as server:
         for _ in range(4):  # the model works on one request at a time

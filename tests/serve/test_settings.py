@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadshed import ConfigError, ReplicaPool
+from loadshed import ConfigError, Criticality, ReplicaPool
 from loadshed.serve import BackpressureConfig
 from loadshed.serve._settings import (
     CHECKS,
@@ -29,8 +29,10 @@ def test_every_setting_has_a_check_and_none_of_them_is_for_ray_alone() -> None:
 def test_the_defaults_are_those_of_a_pool() -> None:
     of_a_pool = inspect.signature(ReplicaPool).parameters
     ours = Settings()
-    for name in FIELDS - {"backpressure_config"}:
+    for name in FIELDS - {"backpressure_config", "tenant_header", "max_ongoing_requests"}:
         assert getattr(ours, name) == of_a_pool[name].default
+    assert ours.tenant_header is None
+    assert ours.max_ongoing_requests == 5  # Ray Serve's
     assert ours.backpressure_config == BackpressureConfig(status_code=503, retry_after_s=None)
     assert settings() == settings({}) == ours
 
@@ -40,6 +42,7 @@ ACCEPTED = [
     ("num_replicas", 7, 7),
     ("max_ongoing_requests", 1, 1),
     ("max_ongoing_requests", math.inf, math.inf),
+    ("max_ongoing_requests", "auto", "auto"),
     ("max_queued_requests", None, None),
     ("max_queued_requests", 0, 0),
     ("max_queued_requests", -1, math.inf),
@@ -48,6 +51,19 @@ ACCEPTED = [
     ("max_wait", 0.5, 0.5),
     ("max_wait", None, None),
     ("max_wait", math.inf, None),
+    ("order", None, None),
+    ("order", "fifo", "fifo"),
+    ("order", "adaptive_lifo", "adaptive_lifo"),
+    ("shares", None, None),
+    ("shares", {}, {}),
+    ("shares", {"critical": 0.5, "Sheddable_Plus": 0.5}, {"CRITICAL": 0.5, "SHEDDABLE_PLUS": 0.5}),
+    ("shares", {Criticality.SHEDDABLE: 1}, {"SHEDDABLE": 1}),
+    ("max_tenants", 1, 1),
+    ("tenant_share", 1, 1),
+    ("tenant_share", 0.1, 0.1),
+    ("trust_criticality", True, True),
+    ("tenant_header", None, None),
+    ("tenant_header", "X-API-Key", "X-API-Key"),
     ("request_timeout_s", 0, 0),
     ("request_timeout_s", math.inf, None),
     ("user_config", {"a": [1]}, {"a": [1]}),
@@ -76,6 +92,10 @@ def test_what_a_setting_may_be_is_kept_as_it_has_to_be(name: str, given: Any, ke
     assert checked(found) == found
 
 
+SHARES_OF = (
+    "a mapping of CRITICAL_PLUS, CRITICAL, SHEDDABLE_PLUS, SHEDDABLE to parts above 0, together 1 "
+    "at most"
+)
 REFUSED = [
     ("num_replicas", 0, "a whole number >= 1"),
     ("num_replicas", 1.5, "a whole number >= 1"),
@@ -85,6 +105,27 @@ REFUSED = [
     ("num_replicas", None, "a whole number >= 1"),
     ("max_ongoing_requests", 0, "a whole number >= 1, or math.inf"),
     ("max_ongoing_requests", None, "a whole number >= 1, or math.inf"),
+    ("max_ongoing_requests", "Auto", "a whole number >= 1, or math.inf, or 'auto'"),
+    ("order", "lifo", "'fifo' or 'adaptive_lifo', or None"),
+    ("order", ["fifo"], "'fifo' or 'adaptive_lifo', or None"),
+    ("shares", ["CRITICAL"], f"{SHARES_OF}, or None"),
+    ("shares", {"URGENT": 0.5}, SHARES_OF),
+    ("shares", {"CRITICAL": 0}, SHARES_OF),
+    ("shares", {"CRITICAL": 1.1}, SHARES_OF),
+    ("shares", {"CRITICAL": True}, SHARES_OF),
+    ("shares", {"CRITICAL": 0.6, "SHEDDABLE": 0.6}, SHARES_OF),
+    ("shares", {"CRITICAL": 0.1, "critical": 0.2}, SHARES_OF),
+    ("max_tenants", 0, "a whole number >= 1"),
+    ("max_tenants", math.inf, "a whole number >= 1"),
+    ("max_tenants", None, "a whole number >= 1"),
+    ("tenant_share", 0, "a number above 0, and 1 at most"),
+    ("tenant_share", 1.5, "a number above 0, and 1 at most"),
+    ("trust_criticality", 1, "True or False"),
+    ("trust_criticality", None, "True or False"),
+    ("tenant_header", "", "the name of a header, or None"),
+    ("tenant_header", "x api key", "the name of a header, or None"),
+    ("tenant_header", "x-key\n", "the name of a header, or None"),
+    ("tenant_header", b"x-key", "the name of a header, or None"),
     ("max_queued_requests", -2, "a whole number >= 0, or math.inf"),
     ("max_queued_requests", False, "a whole number >= 0, or math.inf"),
     ("max_queued_requests", "1", "a whole number >= 0, or math.inf"),

@@ -12,6 +12,7 @@ from loadshed import (
     BackPressureError,
     BoundedQueue,
     ConcurrencyLimiter,
+    Criticality,
     Entry,
     LimiterStatistics,
     Permit,
@@ -36,6 +37,7 @@ from loadshed.client import (
     Retry,
     RetryBudget,
     RetryTransport,
+    criticality,
     deadline,
     retry,
 )
@@ -203,6 +205,12 @@ async def use_the_client() -> None:
         history: History = response.extensions["loadshed"]
         assert_type(history.attempts, tuple[Attempt, ...])
         assert_type(history.stopped, str)
+    with criticality(Criticality.SHEDDABLE) as block, criticality("critical"):
+        assert_type(block, criticality)
+    AsyncClient(criticality=Criticality.SHEDDABLE_PLUS)
+    Client(criticality=3)  # type: ignore[arg-type]
+    AsyncRetryTransport(criticality=None)
+    httpx.Client(transport=RetryTransport(criticality="sheddable"))
     httpx.Client(transport=RetryTransport(httpx.HTTPTransport(), retry=policy, budget=None))
     httpx.AsyncClient(transport=AsyncRetryTransport(retry=policy, throttle=AdaptiveThrottle()))
     assert_type(await fetch("x"), bytes)
@@ -224,7 +232,9 @@ class Decorated:
         self.model = model
 
     async def __call__(self) -> Any:
-        waiting = self.model.options(method_name="predict").remote(1, scale=2.0)
+        mine = self.model.options(priority="sheddable", tenant="acme", cost=2)
+        assert_type(mine.options(priority=Criticality.CRITICAL), DeploymentHandle)
+        waiting = mine.options(method_name="predict").remote(1, scale=2.0)
         return await waiting
 
     def in_a_thread(self) -> Any:
@@ -254,6 +264,9 @@ async def answer() -> str:
 @deployment(max_wait=1.0, request_timeout_s=3)
 def other() -> str:
     return "x"
+
+
+deployment(max_ongoing_requests="auto", order="adaptive_lifo", shares={"SHEDDABLE": 0.1})(Model)
 
 
 assert_type(answer, Deployment)

@@ -1,18 +1,9 @@
 """The waiting line: bounded, first in first out, every entry removable in one step."""
 
-import heapq
-import math
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-
-class Expiring(Protocol):
-    """What can stand in a line: it says until when it is worth waiting for."""
-
-    expires_at: float
-
-
-EntryT = TypeVar("EntryT", bound=Expiring)
+from loadshed._policy.expiries import EntryT, Expiries
 
 
 class WaitingLine(Generic[EntryT]):
@@ -28,19 +19,15 @@ class WaitingLine(Generic[EntryT]):
 
     Attributes:
         entries: Those who wait, oldest first.
-        expiries: A heap of (expires_at, serial number, key in `entries`). The key of who leaves
-            otherwise stays in it until it is reached, or until the dead outnumber the living; the
-            key alone, as an entry may be large.
     """
 
-    __slots__ = ("_serial", "bound", "entries", "expiries")
+    __slots__ = ("_expiries", "bound", "entries")
 
     def __init__(self, bound: float) -> None:
         self.bound = bound
         # An OrderedDict, not a dict: taking the first of a dict walks over all that left before.
         self.entries: OrderedDict[int, EntryT] = OrderedDict()
-        self.expiries: list[tuple[float, int, int]] = []
-        self._serial = 0
+        self._expiries: Expiries[EntryT] = Expiries(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -56,21 +43,19 @@ class WaitingLine(Generic[EntryT]):
     @property
     def next_expiry(self) -> float:
         """No entry expires before this time; `math.inf` where none ever will."""
-        return self.expiries[0][0] if self.expiries else math.inf
+        return self._expiries.next
 
     def append(self, entry: EntryT) -> None:
         """Put `entry` at the end."""
         self.entries[id(entry)] = entry
-        if entry.expires_at < math.inf:
-            self._serial += 1
-            heapq.heappush(self.expiries, (entry.expires_at, self._serial, id(entry)))
+        self._expiries.add(entry)
 
     def pop(self) -> EntryT | None:
         """Take the oldest out; None where the line is empty."""
         if not self.entries:
             return None
         _, entry = self.entries.popitem(last=False)
-        self._forget_the_dead()
+        self._expiries.forget_the_dead()
         return entry
 
     def discard(self, entry: EntryT) -> bool:
@@ -78,25 +63,13 @@ class WaitingLine(Generic[EntryT]):
         if entry not in self:
             return False
         del self.entries[id(entry)]
-        self._forget_the_dead()
+        self._expiries.forget_the_dead()
         return True
 
     def expire(self, now: float) -> list[EntryT]:
         """Take out all whose time has come, the earliest first."""
         expired: list[EntryT] = []
-        while self.expiries and self.expiries[0][0] <= now:
-            *_, key = heapq.heappop(self.expiries)
-            # The key of one who left may be another's by now.
-            entry = self.entries.get(key)
-            if entry is not None and entry.expires_at <= now:
-                self.discard(entry)
-                expired.append(entry)
+        while (entry := self._expiries.due(now)) is not None:
+            self.discard(entry)
+            expired.append(entry)
         return expired
-
-    def _forget_the_dead(self) -> None:
-        """Keep the heap at most twice as long as the line: O(1), spread over who left."""
-        if len(self.expiries) > 2 * len(self.entries) + 16:
-            mortal = [(k, e.expires_at) for k, e in self.entries.items() if e.expires_at < math.inf]
-            self._serial = len(mortal)
-            self.expiries = [(time, serial, key) for serial, (key, time) in enumerate(mortal)]
-            heapq.heapify(self.expiries)

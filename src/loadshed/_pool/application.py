@@ -19,9 +19,11 @@ from loadshed._errors import (
 from loadshed._exchange import DeadlineExchange, Exchange, Message, Receive, Scope, Send
 from loadshed._policy.deadline import read
 from loadshed._policy.scope import portable_scope
+from loadshed._policy.ticket import State
 from loadshed._policy.wire import Kind
 from loadshed._pool.call import Call
 from loadshed._pool.slots import Slots
+from loadshed._standing import Standings
 from loadshed._turn import in_turn
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -75,6 +77,7 @@ class PoolApplication:
         backpressure_status: The status of a request that is turned away.
         retry_after_s: Seconds for its `Retry-After`; None is what the limiter estimates.
         trust_deadline: Whether callers may shorten `request_timeout_s` by a header.
+        standings: Finds what requests are to the limiter.
         tries: How often one is tried whose replica died before the response began, if it is safe
             to do it twice.
     """
@@ -91,6 +94,7 @@ class PoolApplication:
         self.backpressure_status = HTTPStatus.SERVICE_UNAVAILABLE
         self.retry_after_s: float | None = None
         self.trust_deadline = False
+        self.standings = Standings()
         self.tries = 1
 
     def answer_as(self, backpressure_status: int, retry_after_s: float | None) -> None:
@@ -197,13 +201,17 @@ class PoolApplication:
     def _try(self, scope: Scope, exchange: Exchange) -> Awaitable[None]:
         slots = self._slots
         slots.check()
-        if slots.limiter._enter():
+        if self.standings.are_usual and slots.limiter._enter():
             return self._forward(scope, exchange)
         return self._queue_up(scope, exchange)
 
     async def _queue_up(self, scope: Scope, exchange: Exchange) -> None:
         slots = self._slots
-        waiter = slots.limiter._queue_up(exchange.deadline)
+        waiter = slots.limiter._queue_up(exchange.deadline, self.standings.of(scope))
+        if waiter.state is not State.QUEUED:
+            exchange.is_granted(waiter)
+            await self._forward(scope, exchange)
+            return
         try:
             await in_turn(waiter, exchange, lambda: self._forward(scope, exchange))
         finally:
@@ -215,11 +223,11 @@ class PoolApplication:
         try:
             portable = portable_scope(scope)
         except Exception:  # it is none, and the server's mistake
-            self._slots.release()
+            self._slots.release(exchange.waiter)
             raise
         is_sent = False
         while not is_sent:
-            call = await self._slots.begin(Kind.ASGI, portable)
+            call = await self._slots.begin(Kind.ASGI, portable, exchange.waiter)
             try:
                 while (frame := await call.item()) is not None:
                     if frame.kind == Kind.WANT:

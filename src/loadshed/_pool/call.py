@@ -2,13 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loadshed._failure import not_picklable, unpack
 from loadshed._policy.credit import Consumption
 from loadshed._policy.wire import Buffer, Frame, Kind, encode_value
 from loadshed._replica.streams import AHEAD
 from loadshed._sleeper import FutureSleeper, Sleeper
+
+if TYPE_CHECKING:
+    from loadshed._waiter import Waiter
 
 
 class Replica(Protocol):
@@ -38,6 +41,7 @@ class Call:
         takes_slot: Whether it counts as ongoing; the pool's own questions don't.
 
     Attributes:
+        waiter: Its ticket, where it has one.
         items: What came of a stream, and is not consumed yet.
         is_over: Whether it has been answered, or never will be.
         has_left: Whether its caller has gone.
@@ -56,12 +60,14 @@ class Call:
         "number",
         "sent_at",
         "takes_slot",
+        "waiter",
     )
 
     def __init__(self, number: int, replica: Replica, sent_at: float, *, takes_slot: bool) -> None:
         self.number = number
         self.sent_at = sent_at
         self.takes_slot = takes_slot
+        self.waiter: Waiter | None = None
         self.items: deque[Frame] = deque()
         self.has_left = False
         self.is_unsent = False

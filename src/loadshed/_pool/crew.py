@@ -17,6 +17,7 @@ from loadshed._errors import (
     ReplicaError,
     ReplicaUnavailableError,
 )
+from loadshed._limits import MakeLimit
 from loadshed._policy.restarts import Restarts
 from loadshed._policy.wire import Kind
 from loadshed._pool.outward import Peers
@@ -120,7 +121,7 @@ class Crew:
             await self._tell(replica, self._plan.config)
         place.watch = Watch(replica, tasks)
         self._begin_to_watch(place.watch)
-        replica.serve(self._plan.max_ongoing_requests)
+        replica.serve(self._slots.limit_of_one_more(self._plan.max_ongoing_requests))
         self._slots.add(replica)
         place.is_ready = True
         self.note(place)
@@ -291,12 +292,21 @@ class Crew:
             await self._until_gone_back()
             raise errors[0]
 
-    def resize(self, max_ongoing_requests: float) -> None:
-        """Let each of them work on so many requests."""
+    def resize(self, max_ongoing_requests: float | MakeLimit) -> None:
+        """Let each of them work on so many requests.
+
+        Raises:
+            ConfigError: What was made for one is no limit. Then all keep the one that they have.
+            ReplicaUnavailableError: None could be made for one. Then, too.
+        """
+        limits = [
+            (each, self._slots.limit_of_one_more(max_ongoing_requests, each))
+            for each in self._slots.replicas
+            if each.state is ReplicaState.RUNNING
+        ]
         self._plan = replace(self._plan, max_ongoing_requests=max_ongoing_requests)
-        for replica in self._slots.replicas:
-            if replica.state is ReplicaState.RUNNING:
-                replica.serve(max_ongoing_requests)
+        for replica, limit in limits:
+            replica.serve(limit)
         self._slots.changed()
 
     async def close(self, deadline: float) -> None:

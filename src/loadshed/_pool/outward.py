@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from loadshed._errors import ReplicaUnavailableError
 from loadshed._failure import pack
+from loadshed._policy.standing import Standing, read_address
 from loadshed._policy.wire import (
     Buffer,
     Frame,
@@ -26,10 +27,12 @@ from loadshed._sleeper import Sleeper
 class Peer(Protocol):
     """A pool that may be called."""
 
-    async def _outcome(self, value: object) -> Call:
+    async def _outcome(self, value: object, standing: Standing) -> Call:
         """Call the target; a call that is over."""
 
-    def _frames(self, value: object) -> AsyncGenerator[tuple[Call, Frame], None]:
+    def _frames(
+        self, value: object, standing: Standing
+    ) -> AsyncGenerator[tuple[Call, Frame], None]:
         """The frames of a generator's items, and then the last one."""
 
 
@@ -90,24 +93,25 @@ class Outward:
             if (call := self._streams.get(number)) is not None:
                 call.tell(Kind.ACK, frame.value())
         else:
-            *parts, name = frame.parts
+            *parts, address = frame.parts
             work = self._stream if frame.kind == Kind.OUT_STREAM else self._call
             scope = self._scopes[number] = anyio.CancelScope()
-            pool = bytes(name).decode(errors="replace")
-            self._tasks.start_soon(self._run, work, number, scope, pool, Pickled(parts))
+            said = bytes(address).decode(errors="replace")
+            self._tasks.start_soon(self._run, work, number, scope, said, Pickled(parts))
 
     async def _run(
         self,
-        work: Callable[[int, str, Pickled], Awaitable[list[Buffer]]],
+        work: Callable[[int, Peer, Pickled, Standing], Awaitable[list[Buffer]]],
         number: int,
         scope: anyio.CancelScope,
-        pool: str,
+        address: str,
         value: Pickled,
     ) -> None:
         answer: list[Buffer] | None = None  # nobody waits for the answer of one that is cancelled
         try:
             with scope:
-                answer = await work(number, pool, value)
+                name, standing = read_address(address)
+                answer = await work(number, self._find(name), value, standing)
         except Exception as error:  # noqa: BLE001 - it is the caller's
             pickled, said, _ = pack(error)
             answer = encode_value(Kind.IN_ERROR, number, (pickled, said, ""))
@@ -116,13 +120,17 @@ class Outward:
         if answer is not None:
             self._send(answer)
 
-    async def _call(self, number: int, pool: str, value: Pickled) -> list[Buffer]:
-        call = await self._find(pool)._outcome(value)
+    async def _call(
+        self, number: int, pool: Peer, value: Pickled, standing: Standing
+    ) -> list[Buffer]:
+        call = await pool._outcome(value, standing)
         return _last(number, call.end())
 
-    async def _stream(self, number: int, pool: str, value: Pickled) -> list[Buffer]:
+    async def _stream(
+        self, number: int, pool: Peer, value: Pickled, standing: Standing
+    ) -> list[Buffer]:
         try:
-            async with aclosing(self._find(pool)._frames(value)) as frames:
+            async with aclosing(pool._frames(value, standing)) as frames:
                 async for call, frame in frames:
                     if frame.kind != Kind.ITEM:
                         return _last(number, frame)

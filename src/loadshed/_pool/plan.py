@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from loadshed._limits import MakeLimit
 from loadshed._pool.environment import HERE, Environment
 from loadshed._pool.target import pickled
 from loadshed._replica import main_module
@@ -23,7 +24,8 @@ class Plan:
         init_args: What it is made with.
         init_kwargs: The same, by name.
         config: The `user_config`.
-        max_ongoing_requests: How many requests each of them works on.
+        max_ongoing_requests: How many requests each of them works on; or what makes the rule that
+            finds it, for each.
         request_timeout_s: Seconds that a request may take; None is for ever.
         health_check_period_s: Seconds between two health checks; None is never.
         health_check_timeout_s: Seconds that one may take; None is for ever.
@@ -37,7 +39,7 @@ class Plan:
     init_args: tuple[Any, ...]
     init_kwargs: dict[str, Any]
     config: Config
-    max_ongoing_requests: float
+    max_ongoing_requests: float | MakeLimit
     request_timeout_s: float | None
     health_check_period_s: float | None
     health_check_timeout_s: float | None

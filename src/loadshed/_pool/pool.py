@@ -2,22 +2,34 @@
 
 import dataclasses
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 
 from loadshed._errors import ReplicaUnavailableError, RequestTimeoutError
 from loadshed._limiter import ConcurrencyLimiter
+from loadshed._limits import (
+    MakeLimit,
+    limit_each,
+    limit_of_one_more,
+    order_of_all,
+    shares_of,
+    standing_of,
+)
+from loadshed._policy.admission import Order, length_of_line
+from loadshed._policy.criticality import Criticality
 from loadshed._policy.settings import positive_seconds, seconds, whole_number
+from loadshed._policy.standing import USUAL, Standing
 from loadshed._policy.wire import Frame, Kind
 from loadshed._pool.application import PoolApplication
 from loadshed._pool.block import Block
 from loadshed._pool.call import Call
 from loadshed._pool.environment import Environment
+from loadshed._pool.options import PoolOptions
 from loadshed._pool.outward import Peers
 from loadshed._pool.plan import Plan
 from loadshed._pool.slots import Slots
@@ -25,6 +37,7 @@ from loadshed._pool.statistics import PoolStatistics
 from loadshed._pool.target import arguments, checked, keywords, name_of
 from loadshed._pool.time_limit import TimeLimit
 from loadshed._replica import main_module
+from loadshed._standing import Standings
 
 
 class ReplicaPool:
@@ -57,11 +70,23 @@ class ReplicaPool:
         init_kwargs: The same, by name.
         num_replicas: How many processes: a whole number >= 1.
         max_ongoing_requests: How many calls each of them works on at once: a whole number >= 1, or
-            `math.inf`. 5 by default, as Ray Serve has it.
+            `math.inf`; or a callable, called for each replica, that makes the `Limit` which finds
+            the number. By default, or where it is "auto", that is `KneeLimit`.
         max_queued_requests: How many calls wait, in all: a whole number >= 0, or `math.inf`. By
-            default as many as all replicas work on.
+            default as many as all replicas work on; twice as many, and at least 10, where the
+            order is "adaptive_lifo".
         max_wait: How many seconds a call waits at most before it gets `QueueTimeoutError`. By
             default as long as its caller wants to.
+        order: Who goes first, "fifo" or "adaptive_lifo"; as for `ConcurrencyLimiter`, like the next
+            three.
+        shares: The part of all slots that each class gets at least while it has work.
+        max_tenants: How many tenants are told apart at most.
+        tenant_share: The part of the queue that one tenant may take in a class.
+        priority: For `asgi`: is given the scope and returns how much the request matters, as for
+            `LoadShedMiddleware`; like the next three. For calls there is `options`.
+        trust_criticality: Whether to believe callers who say that themselves, in a header.
+        tenant: Is given the scope and returns whose request it is.
+        cost: How many slots a request takes, or a callable that is given the scope and returns it.
         request_timeout_s: How many seconds a call may take, waiting included. Then its caller gets
             `RequestTimeoutError`. By default there is no limit.
         user_config: Handed to the target's `reconfigure` in each replica, before the first call
@@ -86,9 +111,17 @@ class ReplicaPool:
         init_args: Sequence[Any] = (),
         init_kwargs: Mapping[str, Any] | None = None,
         num_replicas: int = 1,
-        max_ongoing_requests: float = 5,
+        max_ongoing_requests: float | Literal["auto"] | MakeLimit | None = None,
         max_queued_requests: float | None = None,
         max_wait: float | None = None,
+        order: Order | None = None,
+        shares: Mapping[Criticality, float] | None = None,
+        max_tenants: int = 1000,
+        tenant_share: float = 0.5,
+        priority: Callable[[Any], Criticality | str | None] | None = None,
+        trust_criticality: bool = False,
+        tenant: Callable[[Any], Hashable] | None = None,
+        cost: Callable[[Any], int] | int = 1,
         request_timeout_s: float | None = None,
         user_config: Any = None,
         health_check_period_s: float | None = 10,
@@ -103,7 +136,7 @@ class ReplicaPool:
             init_args=arguments(init_args),
             init_kwargs=keywords(init_kwargs),
             config=() if user_config is None else (user_config,),
-            max_ongoing_requests=_ongoing(max_ongoing_requests),
+            max_ongoing_requests=limit_each(max_ongoing_requests),
             request_timeout_s=seconds("request_timeout_s", request_timeout_s),
             health_check_period_s=positive_seconds("health_check_period_s", health_check_period_s),
             health_check_timeout_s=positive_seconds(
@@ -111,15 +144,28 @@ class ReplicaPool:
             ),
             grace=math.inf if grace is None else grace,
         )
+        self._order = order
         self._num_replicas = _replica_count(num_replicas)
         self._max_queued = _queue_bound(max_queued_requests)
-        self._limiter = ConcurrencyLimiter(1, 0, max_wait=max_wait, name=self.name)
+        self._limiter = ConcurrencyLimiter(
+            1,
+            0,
+            max_wait=max_wait,
+            order=self._order_now,
+            shares=shares,
+            max_tenants=max_tenants,
+            tenant_share=tenant_share,
+            name=self.name,
+        )
         self._limiter._resize(0, self._queue_bound)
         self._peers: Peers = {}
         self._slots = Slots(self._limiter)
         self._slots.refuse(self._closed)
         self._application = PoolApplication(
             self._unless_running, self._slots, self._plan.request_timeout_s
+        )
+        self._application.standings = Standings(
+            priority=priority, trust_criticality=trust_criticality, tenant=tenant, cost=cost
         )
         self._last_version = 0
         self._restarted = 0  # in former blocks
@@ -237,11 +283,11 @@ class ReplicaPool:
             ReplicaError: The target raised what is no `Exception`, or can't be sent.
             Exception: Whatever the target raised, with its traceback as a note.
         """
-        return await self._call(None, args, kwargs)
+        return await self._call(USUAL, None, args, kwargs)
 
     async def call_method(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the target: `call`, for another name."""
-        return await self._call(name, args, kwargs)
+        return await self._call(USUAL, name, args, kwargs)
 
     def stream(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         """Call a target that is a generator, async or not, and get its items as they come.
@@ -253,28 +299,53 @@ class ReplicaPool:
         Raises:
             Exception: What `call` raises; when the items are asked for.
         """
-        return self._stream(None, args, kwargs)
+        return self._stream(USUAL, None, args, kwargs)
 
     def stream_method(self, name: str, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         """Get the items of a method of the target: `stream`, for another name."""
-        return self._stream(name, args, kwargs)
+        return self._stream(USUAL, name, args, kwargs)
 
-    async def _call(self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return (await self._outcome((name, args, kwargs))).result()
+    def options(
+        self,
+        *,
+        priority: Criticality | str = Criticality.CRITICAL,
+        tenant: Hashable = None,
+        cost: int = 1,
+    ) -> PoolOptions:
+        """The pool, for calls that are not like most.
 
-    async def _outcome(self, value: object) -> Call:
+        ```python
+        await pool.options(priority="sheddable", tenant="acme").call(x)
+        ```
+
+        Args:
+            priority: How much they matter, as for `ConcurrencyLimiter.acquire`; like the others.
+            tenant: Whose they are.
+            cost: How many slots each takes of all that the replicas have together.
+
+        Raises:
+            ConfigError: One is not what it may be.
+        """
+        return PoolOptions(self, standing_of(priority, tenant, cost))
+
+    async def _call(
+        self, standing: Standing, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return (await self._outcome((name, args, kwargs), standing)).result()
+
+    async def _outcome(self, value: object, standing: Standing = USUAL) -> Call:
         timeout = self._plan.request_timeout_s
         if timeout is None:
-            return await self._answer(value)
+            return await self._answer(value, standing)
         with anyio.move_on_after(timeout):
-            return await self._answer(value)
+            return await self._answer(value, standing)
         raise RequestTimeoutError(timeout)
 
-    async def _answer(self, value: object) -> Call:
+    async def _answer(self, value: object, standing: Standing) -> Call:
         slots = self._slots
-        await slots.enter()
+        waiter = await slots.enter(standing)
         while True:
-            call = await slots.begin(Kind.CALL, value)
+            call = await slots.begin(Kind.CALL, value, waiter)
             try:
                 await call.answered()
             except BaseException:
@@ -284,25 +355,27 @@ class ReplicaPool:
                 return call
 
     async def _stream(
-        self, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, standing: Standing, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        async with aclosing(self._frames((name, args, kwargs))) as frames:
+        async with aclosing(self._frames((name, args, kwargs), standing)) as frames:
             async for call, frame in frames:
                 if frame.kind == Kind.ITEM:
                     yield call.consumed(frame)
                 else:
                     call.result()
 
-    async def _frames(self, value: object) -> AsyncGenerator[tuple[Call, Frame], None]:
+    async def _frames(
+        self, value: object, standing: Standing = USUAL
+    ) -> AsyncGenerator[tuple[Call, Frame], None]:
         """The frames of a generator's items, and then the last one."""
         slots = self._slots
         time = TimeLimit(self._plan.request_timeout_s)
         with time:
-            await slots.enter()
+            waiter = await slots.enter(standing)
         is_sent = False
         while not is_sent:
             with time:
-                call = await slots.begin(Kind.STREAM, value)
+                call = await slots.begin(Kind.STREAM, value, waiter)
             try:
                 while True:
                     with time:  # and not while the consumer has the item
@@ -322,7 +395,7 @@ class ReplicaPool:
         self,
         *,
         num_replicas: int | None = None,
-        max_ongoing_requests: float | None = None,
+        max_ongoing_requests: float | Literal["auto"] | MakeLimit | None = None,
         max_queued_requests: float | None = None,
         user_config: Any = None,
     ) -> None:
@@ -345,16 +418,19 @@ class ReplicaPool:
             Exception: What the target's `reconfigure` raised in a replica; nothing was changed.
         """
         count = None if num_replicas is None else _replica_count(num_replicas)
-        ongoing = None if max_ongoing_requests is None else _ongoing(max_ongoing_requests)
+        ongoing = None if max_ongoing_requests is None else limit_each(max_ongoing_requests)
         queued = _queue_bound(max_queued_requests)
         block = self._running
+        if ongoing is not None:
+            limit_of_one_more(ongoing, ())  # raises what it raises before anything is changed
         async with block.lock:
             before, crew = self._num_replicas, block.crew
             crew.check()
             if count is None:
                 count = before
+            was_ongoing = self._plan.max_ongoing_requests
             if ongoing is None:
-                ongoing = self._plan.max_ongoing_requests
+                ongoing = was_ongoing
             if queued is None:
                 queued = self._max_queued
             if count > before:
@@ -367,10 +443,15 @@ class ReplicaPool:
                 except BaseException:  # this one may be cancelled
                     await crew.scale(before, at_once=True)
                     raise
-            self._plan = replace(self._plan, config=config, max_ongoing_requests=ongoing)
+            self._plan = replace(self._plan, config=config)
+            if ongoing != was_ongoing:  # else replicas keep the limits that they have found
+                crew.resize(ongoing)
+            self._plan = replace(self._plan, max_ongoing_requests=ongoing)
             self._num_replicas, self._max_queued = count, queued
-            crew.resize(ongoing)
-            self._limiter._resize(self._limiter.max_ongoing_requests, self._queue_bound)
+            self._limiter._resize(
+                self._limiter.max_ongoing_requests, self._queue_bound, self._order_now
+            )
+            self._slots.line_changed()
             if count < before:
                 await crew.scale(count)
 
@@ -427,6 +508,40 @@ class ReplicaPool:
             self._application.request_timeout_s = self._plan.request_timeout_s
             block.look_after(self._plan)
 
+    async def _line_up(
+        self,
+        *,
+        max_queued_requests: float | None,
+        order: Order | None,
+        shares: Mapping[Any, float] | None,
+        max_tenants: int,
+        tenant_share: float,
+    ) -> None:
+        """Change how many wait, and who of them goes first. None of them loses its place.
+
+        Args:
+            max_queued_requests: As in the constructor; None is its default again, like the others.
+            order: As there.
+            shares: As there.
+            max_tenants: As there.
+            tenant_share: As there.
+
+        Raises:
+            ReplicaUnavailableError: The pool is not running.
+        """
+        block = self._running
+        async with block.lock:
+            self._max_queued, self._order = max_queued_requests, order
+            limiter = self._limiter
+            limiter._arrange(
+                order=self._order_now,
+                shares=shares_of(shares),
+                max_tenants=max_tenants,
+                tenant_share=tenant_share,
+            )
+            limiter._resize(limiter.max_ongoing_requests, self._queue_bound)
+            self._slots.line_changed()
+
     @property
     def _trouble(self) -> str:
         """Why there are fewer replicas than there should be, as far as that is known."""
@@ -443,18 +558,20 @@ class ReplicaPool:
         return self._block
 
     @property
-    def _queue_bound(self) -> float:
-        if self._max_queued is not None:
-            return self._max_queued
-        return self._num_replicas * self._plan.max_ongoing_requests
+    def _order_now(self) -> Order:
+        return self._order or order_of_all(self._plan.max_ongoing_requests)
+
+    @property
+    def _queue_bound(self) -> float | None:
+        each = self._plan.max_ongoing_requests
+        if self._max_queued is None and isinstance(each, int | float):
+            # Of those that there are to be: while one of them is being replaced, too.
+            return length_of_line(self._num_replicas * each, self._order_now)
+        return self._max_queued
 
 
 def _replica_count(value: object) -> int:
     return int(whole_number("num_replicas", value, at_least=1, infinite=False))
-
-
-def _ongoing(value: object) -> float:
-    return whole_number("max_ongoing_requests", value, at_least=1)
 
 
 def _queue_bound(value: object) -> float | None:

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from loadshed._clock import FineClock
 from loadshed._errors import ConfigError, ReplicaDiedError, ReplicaError, ReplicaUnavailableError
 from loadshed._failure import not_picklable
+from loadshed._policy.limits.limit import FixedLimit, Limit
 from loadshed._policy.routing import Latency
 from loadshed._policy.wire import OUT, Buffer, Frame, Kind, WireError, encode, encode_value
 from loadshed._pool.call import Call
@@ -41,8 +42,8 @@ loop, and to wait for its end takes longer than a system call."""
 class Listener(Protocol):
     """Who is told what becomes of a replica's slots."""
 
-    def freed(self, replica: "Replica") -> None:
-        """A request has ended."""
+    def freed(self, replica: "Replica", call: Call, ok: bool | None, now: float) -> None:
+        """A request has ended; `ok` as in `Limit.observe`, or None."""
 
     def changed(self) -> None:
         """It takes more requests than before, or fewer."""
@@ -66,7 +67,8 @@ class Replica:
     Attributes:
         state: Where it stands.
         ongoing: How many requests it works on.
-        max_ongoing_requests: How many it may work on: 0 unless it is RUNNING.
+        limit: What finds how many it may work on.
+        max_ongoing_requests: How many that is: 0 unless it is RUNNING.
         latency: How long they take.
         served: How many it answered.
         failed: How many raised, or were lost when it died.
@@ -94,6 +96,7 @@ class Replica:
         self.restarts = restarts
         self.state = ReplicaState.STARTING
         self.ongoing = 0
+        self.limit: Limit = FixedLimit(0)
         self.max_ongoing_requests: float = 0
         self.latency = Latency()
         self.served = self.failed = 0
@@ -134,6 +137,8 @@ class Replica:
             pid=self._process.pid,
             state=self.state,
             ongoing=self.ongoing,
+            max_ongoing_requests=self.max_ongoing_requests,
+            limit_reason=self.limit.reason,
             served=self.served,
             failed=self.failed,
             restarts=self.restarts,
@@ -234,14 +239,14 @@ class Replica:
             took = now - call.sent_at
             self.latency.observe(took, now)
             self._listener.answered(took, now)
-            self._free()
+            self._free(call, not call.has_left, now)
         call.answer(frame)
 
-    def _free(self) -> None:
+    def _free(self, call: Call, ok: bool | None, now: float) -> None:
         self.ongoing -= 1
         if not self.ongoing and self.state is not ReplicaState.RUNNING:
             self._emptied.set()
-        self._listener.freed(self)
+        self._listener.freed(self, call, ok, now)
 
     # Its life.
 
@@ -293,12 +298,17 @@ class Replica:
             message = f"Replica {self.name} could not start: {error!r}\n{notes}"
             raise ReplicaUnavailableError(message.rstrip()) from error
 
-    def serve(self, max_ongoing_requests: float) -> None:
-        """Let it take so many requests at a time, from now on."""
+    def serve(self, limit: Limit) -> None:
+        """Let it take as many requests at a time as this says, from now on."""
         if self.state is ReplicaState.STARTING:
             self.state = ReplicaState.RUNNING
+        self.limit = limit
+        self.follow()
+
+    def follow(self) -> None:
+        """Its limit may have moved."""
         if self.state is ReplicaState.RUNNING:
-            self.max_ongoing_requests = max_ongoing_requests
+            self.max_ongoing_requests = self.limit.limit
 
     def _take_no_more(self, state: ReplicaState) -> None:
         self.state = state
@@ -377,6 +387,7 @@ class Replica:
         self.max_ongoing_requests = 0
         unsent = self._connection.unsent()
         calls, self._calls = self._calls, {}
+        now = self._clock.now()
         for call in calls.values():
             if call.number in unsent and call.takes_slot and not call.has_left:
                 self.ongoing -= 1
@@ -385,7 +396,7 @@ class Replica:
             call.fail(self.death)
             if call.takes_slot:
                 self.failed += 1
-                self._free()
+                self._free(call, None, now)
         self._emptied.set()
         self._listener.changed()
 

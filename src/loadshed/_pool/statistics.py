@@ -29,6 +29,8 @@ class ReplicaStatistics:
         pid: Its process id.
         state: Where it stands.
         ongoing: Requests that it works on.
+        max_ongoing_requests: How many it may work on, as things stand.
+        limit_reason: Why that last moved by itself; "" where it never did.
         served: Requests so far that it answered with a result.
         failed: Requests so far for which its target raised an exception, or that it died with.
         restarts: How many replicas were in its place before it.
@@ -40,6 +42,8 @@ class ReplicaStatistics:
     pid: int
     state: ReplicaState
     ongoing: int
+    max_ongoing_requests: float
+    limit_reason: str
     served: int
     failed: int
     restarts: int

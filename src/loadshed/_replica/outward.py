@@ -16,6 +16,7 @@ from typing import Any
 
 from loadshed._failure import not_picklable, unpack
 from loadshed._policy.credit import Consumption
+from loadshed._policy.standing import USUAL, Standing, address
 from loadshed._policy.wire import (
     Buffer,
     Frame,
@@ -50,8 +51,13 @@ class Outward:
         self._streams: dict[int, Course] = {}
         self._loop = asyncio._get_running_loop()
 
-    def call(self, pool: str, value: Value) -> "Future[Any]":
+    def call(self, pool: str, value: Value, standing: Standing = USUAL) -> "Future[Any]":
         """Call a function in a replica of another pool.
+
+        Args:
+            pool: Its name.
+            value: What is called, and with what.
+            standing: What the call is to that pool's limiter.
 
         Returns:
             What will have its result. If that is cancelled, so is the call.
@@ -60,21 +66,21 @@ class Outward:
             NotPicklableError: An argument can't be sent.
         """
         number = next(self._numbers)
-        parts = _parts(Kind.OUT_CALL, number, pool, value)
+        parts = _parts(Kind.OUT_CALL, number, address(pool, standing), value)
         future: Future[Any] = Future()
         self._calls[number] = future, pool
         future.add_done_callback(partial(self._is_done, number))
         self._channel.send(parts)
         return future
 
-    def stream(self, pool: str, value: Value) -> "OutStream":
-        """Get the items of a generator in a replica of another pool.
+    def stream(self, pool: str, value: Value, standing: Standing = USUAL) -> "OutStream":
+        """Get the items of a generator in a replica of another pool: `call`, for those.
 
         Raises:
             NotPicklableError: An argument can't be sent.
         """
         number = next(self._numbers)
-        parts = _parts(Kind.OUT_STREAM, number, pool, value)
+        parts = _parts(Kind.OUT_STREAM, number, address(pool, standing), value)
         course = Course(self._channel, number, pool, partial(self._streams.pop, number, None))
         self._streams[number] = course
         self._channel.send(parts)
@@ -235,9 +241,9 @@ class OutStream(AsyncIterator[Any], Iterator[Any]):
                 self._loop.call_soon_threadsafe(self._course.close)
 
 
-def _parts(kind: int, number: int, pool: str, value: Value) -> list[Buffer]:
+def _parts(kind: int, number: int, address: str, value: Value) -> list[Buffer]:
     try:
-        return encode_parts(kind, number, [*pickled_parts(value), pool.encode()])
+        return encode_parts(kind, number, [*pickled_parts(value), address.encode()])
     except Exception as error:
         raise not_picklable("The arguments", error) from error
 

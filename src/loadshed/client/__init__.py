@@ -4,7 +4,7 @@
 - `RetryTransport`, `AsyncRetryTransport`: the same for any client of httpx or httpx2.
 - `retry`: for any function.
 - `Retry`: the policy; `RetryBudget`, the bound on all retries together.
-- `deadline`: a limit for everything in a block.
+- `deadline`: a limit for everything in a block; `criticality`: how much all in a block matters.
 - `CircuitBreaker`, `Hedge`, `AdaptiveThrottle`: off unless they are given.
 
 What came of a request's attempts is in `response.extensions["loadshed"]`, a `History`.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from loadshed._lazy import importing
 from loadshed._policy.course import Attempt, History
 from loadshed.client._client import Client
+from loadshed.client._criticality import criticality
 from loadshed.client._deadline import deadline
 from loadshed.client._events import Event
 from loadshed.client._function import retry
@@ -39,6 +40,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryTransport",
+    "criticality",
     "deadline",
     "retry",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from loadshed._clock import SharedClock
+from loadshed._policy.criticality import Criticality
 from loadshed.client._async_transport import AsyncRetryTransport
 from loadshed.client._client import has_other_policies, is_alone, policy_for, policy_of
 from loadshed.client._deadline import reset, within
@@ -32,6 +33,7 @@ class AsyncClient(httpx.AsyncClient):
         hedge: See `AsyncRetryTransport`.
         raise_on_exhausted: See `RetryTransport`.
         propagate_deadline: See `RetryTransport`.
+        criticality: See `RetryTransport`.
         on_event: See `RetryTransport`.
         options: What `httpx.AsyncClient` takes; see `Client` for `timeout`.
 
@@ -49,6 +51,7 @@ class AsyncClient(httpx.AsyncClient):
         hedge: Hedge | None = None,
         raise_on_exhausted: bool = False,
         propagate_deadline: bool = True,
+        criticality: Criticality | str | None = None,
         on_event: OnEvent | None = None,
         **options: Any,
     ) -> None:
@@ -62,6 +65,7 @@ class AsyncClient(httpx.AsyncClient):
             hedge=hedge,
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
+            criticality=criticality,
             on_event=on_event,
         )
         wrap()  # a mistake is told of, whatever there is to wrap

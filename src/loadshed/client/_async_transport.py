@@ -10,7 +10,9 @@ from tenacity import AsyncRetrying
 
 from loadshed._clock import SharedClock
 from loadshed._policy.course import SUCCESS, Attempt, History
+from loadshed._policy.criticality import Criticality
 from loadshed.client._async_received import aclose, adrain, aread
+from loadshed.client._criticality import said_of
 from loadshed.client._deadline import UNBOUNDED, bound, in_force
 from loadshed.client._events import OnEvent
 from loadshed.client._exchange import Body, Exchange, Outcome, late, wants_another
@@ -54,6 +56,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
         hedge: Hedge | None = None,
         raise_on_exhausted: bool = False,
         propagate_deadline: bool = True,
+        criticality: Criticality | str | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         self._inner = Inner(inner, "handle_async_request", "AsyncHTTPTransport")
@@ -66,6 +69,7 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
             hedge=hedge,
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
+            criticality=criticality,
             on_event=on_event,
             clock=self._clock.now,
         )
@@ -99,15 +103,16 @@ class AsyncRetryTransport(httpx.AsyncBaseTransport):
             exchange = Exchange(settings, request, now)
             exchange.enter(now)
             return await self._run(exchange)  # type: ignore[no-any-return]
+        said = said_of(request, settings.criticality)
         if (pending := settings.pending) is not None:
             pending.append((request.url, now))
             if len(pending) > MOST_PENDING:
                 settings.pay_in()
         sending = None
         sent: Any = request
-        if limit != math.inf:
+        if limit != math.inf or said is not None:
             sending = Sending(request, now, limit)
-            sending.prepare(settings.clock, propagate=settings.propagate_deadline)
+            sending.prepare(settings.clock, propagate=settings.propagate_deadline, criticality=said)
             sent = sending.request
         inner = self._inner.of(request) if (given := self._inner.given) is None else given
         outcome: Outcome = None

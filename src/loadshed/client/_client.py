@@ -8,6 +8,7 @@ import httpx
 
 from loadshed import _clock
 from loadshed._errors import ConfigError
+from loadshed._policy.criticality import Criticality
 from loadshed.client._deadline import reset, within
 from loadshed.client._events import OnEvent
 from loadshed.client._guards import AdaptiveThrottle, CircuitBreaker, Hedge, RetryBudget
@@ -39,6 +40,7 @@ class Client(httpx.Client):
         hedge: For the async client only.
         raise_on_exhausted: See `RetryTransport`.
         propagate_deadline: See `RetryTransport`.
+        criticality: See `RetryTransport`.
         on_event: See `RetryTransport`.
         options: What `httpx.Client` takes. Where `timeout` is not among them, it is the policy's
             `attempt_timeout`; httpx's own default, 5 seconds for each operation, would end
@@ -58,6 +60,7 @@ class Client(httpx.Client):
         hedge: Hedge | None = None,
         raise_on_exhausted: bool = False,
         propagate_deadline: bool = True,
+        criticality: Criticality | str | None = None,
         on_event: OnEvent | None = None,
         **options: Any,
     ) -> None:
@@ -71,6 +74,7 @@ class Client(httpx.Client):
             hedge=hedge,
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
+            criticality=criticality,
             on_event=on_event,
         )
         wrap()  # a mistake is told of, whatever there is to wrap

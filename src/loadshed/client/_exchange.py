@@ -13,6 +13,7 @@ from loadshed._errors import CircuitOpenError, ConfigError, RetryError
 from loadshed._policy.backoff import parse_date, parse_retry_after
 from loadshed._policy.breaker import BLOCKED
 from loadshed._policy.course import SUCCESS, Attempt, Course, Failure, History
+from loadshed.client._criticality import said_of
 from loadshed.client._deadline import in_force
 from loadshed.client._events import Event, tell
 from loadshed.client._family import family_of
@@ -67,6 +68,7 @@ class Exchange:
         self._settings = settings
         self._request = request
         self._policy = _policy_of(extensions, settings.retry)
+        self._said = said_of(request, settings.criticality)
         self._origin = origin_of(request.url)
         self._read = extensions.get(READ, False)
         within = self._policy.deadline
@@ -116,8 +118,9 @@ class Exchange:
         sending = Sending(self._request, now, limit, self.delay, circuit)
         retries = 0 if self._course is None else self._course.retries
         clock, propagate = self._settings.clock, self._settings.propagate_deadline
-        if self._body is not None or limit < math.inf or (retries and propagate):
-            sending.prepare(clock, retries, self._body, propagate=propagate)
+        differs = self._body is not None or self._said is not None or (retries and propagate)
+        if differs or limit < math.inf:
+            sending.prepare(clock, retries, self._body, propagate=propagate, criticality=self._said)
         return sending
 
     def refused(self, now: float) -> Outcome:

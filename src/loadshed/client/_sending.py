@@ -6,6 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from loadshed._policy.breaker import BLOCKED
+from loadshed._policy.criticality import HEADER as CRITICALITY_HEADER
+from loadshed._policy.criticality import Criticality
 from loadshed._policy.deadline import LONGEST
 from loadshed.client._family import SIMPLE
 
@@ -99,6 +101,7 @@ class Sending:
         body: Any = None,
         *,
         propagate: bool,
+        criticality: Criticality | None = None,
     ) -> None:
         """Make what differs from the caller's request: its headers, its timeouts, its body."""
         limit = self.limit
@@ -113,6 +116,9 @@ class Sending:
                 request.headers = with_header(request.headers, TIMEOUT_HEADER, _text(limit))
         if retries and propagate:
             request.headers = with_header(request.headers, ATTEMPT_HEADER, b"%d" % retries)
+        if criticality is not None:
+            name = criticality.name.encode()
+            request.headers = with_header(request.headers, CRITICALITY_HEADER, name)
         if body is not None:
             request.stream = body
 

@@ -6,6 +6,7 @@ from types import EllipsisType
 from typing import Any
 
 from loadshed._errors import ConfigError
+from loadshed._policy.criticality import A_CLASS, Criticality, criticality_of
 from loadshed.client._events import OnEvent, checked_on_event
 from loadshed.client._guards import AdaptiveThrottle, CircuitBreaker, Hedge, RetryBudget
 from loadshed.client._retry import Retry
@@ -25,6 +26,7 @@ class Settings:
         hedge: Hedge | None,
         raise_on_exhausted: bool,
         propagate_deadline: bool,
+        criticality: Criticality | str | None,
         on_event: OnEvent | None,
         clock: Callable[[], float],
     ) -> None:
@@ -40,6 +42,11 @@ class Settings:
         self.hedge = _checked("hedge", hedge, Hedge, or_none=True)
         self.raise_on_exhausted = _checked("raise_on_exhausted", raise_on_exhausted, bool)
         self.propagate_deadline = _checked("propagate_deadline", propagate_deadline, bool)
+        self.criticality = (
+            None
+            if criticality is None
+            else criticality_of("criticality", criticality, f"{A_CLASS}, or None")
+        )
         self.on_event = checked_on_event(on_event)
         self.pending = None if self.budget is None else self.budget._pending
         self.statuses = self.retry.status_forcelist

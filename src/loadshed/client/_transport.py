@@ -10,6 +10,8 @@ from tenacity import Retrying
 from loadshed import _clock
 from loadshed._errors import ConfigError
 from loadshed._policy.course import SUCCESS, Attempt, History
+from loadshed._policy.criticality import Criticality
+from loadshed.client._criticality import said_of
 from loadshed.client._deadline import UNBOUNDED, bound, in_force
 from loadshed.client._events import OnEvent
 from loadshed.client._exchange import Body, Exchange, Outcome, wants_another
@@ -59,6 +61,9 @@ class RetryTransport(httpx.BaseTransport):
             response would be returned or the last exception raised.
         propagate_deadline: Whether to tell the server how long is left, in
             `x-request-timeout-seconds`, and which retry this is, in `x-retry-attempt`.
+        criticality: How much the requests matter, for the server to know, in
+            `x-request-criticality`: a `Criticality`, or the name of one. A block of `criticality`
+            counts before it, a request's own header or extension before both. None: it is not told.
         on_event: Called with an `Event` for each retry and at the end of each failure.
 
     Raises:
@@ -76,6 +81,7 @@ class RetryTransport(httpx.BaseTransport):
         hedge: Hedge | None = None,
         raise_on_exhausted: bool = False,
         propagate_deadline: bool = True,
+        criticality: Criticality | str | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
         if hedge is not None:
@@ -90,6 +96,7 @@ class RetryTransport(httpx.BaseTransport):
             hedge=None,
             raise_on_exhausted=raise_on_exhausted,
             propagate_deadline=propagate_deadline,
+            criticality=criticality,
             on_event=on_event,
             clock=lambda: _clock.thread_time(),  # noqa: PLW0108 - looked up anew, for tests
         )
@@ -123,15 +130,16 @@ class RetryTransport(httpx.BaseTransport):
             exchange = Exchange(settings, request, now)
             exchange.enter(now)
             return self._run(exchange)  # type: ignore[no-any-return]
+        said = said_of(request, settings.criticality)
         if (pending := settings.pending) is not None:
             pending.append((request.url, now))
             if len(pending) > MOST_PENDING:
                 settings.pay_in()
         sending = None
         sent: Any = request
-        if limit != math.inf:
+        if limit != math.inf or said is not None:
             sending = Sending(request, now, limit)
-            sending.prepare(settings.clock, propagate=settings.propagate_deadline)
+            sending.prepare(settings.clock, propagate=settings.propagate_deadline, criticality=said)
             sent = sending.request
         inner = self._inner.of(request) if (given := self._inner.given) is None else given
         try:

@@ -23,6 +23,9 @@ How each setting is there:
 - `max_wait`, an infinite `max_ongoing_requests` and `max_queued_requests=0` are refused, by name:
   Ray has nothing like them. `LoadShedMiddleware` around the application of an `ingress` has
   `max_wait` and deadlines there, too.
+- `max_ongoing_requests="auto"` is refused as well: Ray needs a number. So are `order`, `shares`,
+  `trust_criticality`, `tenant_header` and its bounds, and `priority`, `tenant` and `cost` of a
+  handle: in Ray's queue all requests are alike. The same middleware has them, without a number too.
 - Settings that only Ray has are handed on as they are.
 
 A function that is not async and whose caller has left runs on, as here, and no other one takes its

@@ -10,15 +10,19 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve import exceptions as rays
 
 from loadshed._errors import (
+    ConfigError,
     QueueFullError,
     ReplicaDiedError,
     ReplicaError,
     ReplicaUnavailableError,
 )
+from loadshed._policy.criticality import Criticality
 from loadshed.serve._handle import DeploymentHandle, DeploymentResponse
 
 CALL = "loadshed_call"
 """The method of our replicas on Ray that calls what they serve."""
+
+NO_STANDING = "left out: in Ray Serve's queue all calls are alike"
 
 
 class RayHandle(DeploymentHandle):
@@ -38,9 +42,22 @@ class RayHandle(DeploymentHandle):
         self._target = target
 
     def options(
-        self, *, method_name: str | None = None, stream: bool | None = None
+        self,
+        *,
+        method_name: str | None = None,
+        stream: bool | None = None,
+        priority: Criticality | str | None = None,
+        tenant: str | None = None,
+        cost: int | None = None,
     ) -> DeploymentHandle:
-        """A handle that calls it in another way; what is None stays as it is."""
+        """A handle that calls it in another way; what is None stays as it is.
+
+        Raises:
+            ConfigError: A priority, tenant or cost was given: in Ray's queue all are alike.
+        """
+        for name, value in (("priority", priority), ("tenant", tenant), ("cost", cost)):
+            if value is not None:
+                raise ConfigError(name, value, NO_STANDING)
         return RayHandle(
             self._name,
             self._target,

@@ -194,12 +194,15 @@ def deployment(
         func_or_class: The class or function.
         name: What it is called. By default as in the code.
         settings: The settings of `ReplicaPool`: `num_replicas` (1), `max_ongoing_requests` of each
-            replica (5), `max_queued_requests` in all (as many as all replicas work on),
-            `max_wait`, `request_timeout_s` (none), `user_config`, `health_check_period_s` (10),
-            `health_check_timeout_s` (30), `graceful_shutdown_timeout_s` (20); and
-            `backpressure_config`, a `BackpressureConfig` or a mapping like it: how a request is
-            answered that is turned away (503). Settings of Ray Serve that mean nothing on one
-            machine, like `ray_actor_options`, are kept for `loadshed.ray_serve`.
+            replica (5; "auto" is as many as each finds that it can), `max_queued_requests` in all
+            (as many as all replicas work on), `max_wait`, `order`, `shares` by the names of
+            classes, `max_tenants` (1000), `tenant_share` (0.5), `trust_criticality` (False),
+            `request_timeout_s` (none), `user_config`, `health_check_period_s` (10),
+            `health_check_timeout_s` (30), `graceful_shutdown_timeout_s` (20); and two for HTTP:
+            `tenant_header`, the header that says whose a request is, and `backpressure_config`, a
+            `BackpressureConfig` or a mapping like it: how a request is answered that is turned away
+            (503). Settings of Ray Serve that mean nothing on one machine, like `ray_actor_options`,
+            are kept for `loadshed.ray_serve`.
 
     Raises:
         ConfigError: There is no such setting, or it is not what it may be.

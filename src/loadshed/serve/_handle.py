@@ -1,12 +1,20 @@
 """DeploymentHandle: how the code of one deployment calls another one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Self
 
+from loadshed._errors import ConfigError
+from loadshed._limits import class_of, cost_of
+from loadshed._policy.criticality import Criticality
+from loadshed._policy.standing import USUAL, Standing
 from loadshed._replica import outward
-from loadshed._replica.outward import OutStream, Outward, Value
+from loadshed._replica.outward import OutStream, Value
+
+Begin = Callable[[Value], "Future[Any]"]
+"""Begins a call."""
 
 
 class DeploymentHandle:
@@ -34,6 +42,7 @@ class DeploymentHandle:
         self._name = name
         self._method = method
         self._stream = stream
+        self._standing = USUAL
 
     @property
     def deployment_name(self) -> str:
@@ -41,18 +50,37 @@ class DeploymentHandle:
         return self._name
 
     def options(
-        self, *, method_name: str | None = None, stream: bool | None = None
+        self,
+        *,
+        method_name: str | None = None,
+        stream: bool | None = None,
+        priority: Criticality | str | None = None,
+        tenant: str | None = None,
+        cost: int | None = None,
     ) -> "DeploymentHandle":
         """A handle that calls it in another way; what is None stays as it is.
 
         Args:
             method_name: The method to call. By default the deployment itself is called.
             stream: Whether it is a generator, and its items are wanted.
+            priority: How much the calls matter in the deployment's queue: a `Criticality`, or the
+                name of one. By default `CRITICAL`.
+            tenant: Whose they are; tenants take turns. By default nobody's.
+            cost: How many slots each takes, of all that the replicas have together; 1 by default.
+
+        Raises:
+            ConfigError: One is not what it may be.
         """
-        return DeploymentHandle(
+        before = self._standing
+        return _handle(
             self._name,
             self._method if method_name is None else method_name,
-            stream=self._stream if stream is None else stream,
+            self._stream if stream is None else stream,
+            Standing(
+                before.criticality if priority is None else class_of(priority),
+                before.tenant if tenant is None else _tenant(tenant),
+                before.cost if cost is None else cost_of(cost),
+            ),
         )
 
     def __getattr__(self, name: str) -> "DeploymentHandle":
@@ -83,20 +111,33 @@ class DeploymentHandle:
             )
         if self._stream:
             return DeploymentResponseGenerator(
-                out.stream(self._name, (self._method, _results(args), _results_of(kwargs)))
+                out.stream(
+                    self._name,
+                    (self._method, _results(args), _results_of(kwargs)),
+                    self._standing,
+                )
             )
-        return DeploymentResponse(_begin(out, self._name, (self._method, args, kwargs)))
+        call = partial(out.call, self._name, standing=self._standing)
+        return DeploymentResponse(_begin(call, (self._method, args, kwargs)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _handle, (self._name, self._method, self._stream)
+        return _handle, (self._name, self._method, self._stream, self._standing)
 
     def __repr__(self) -> str:
         method = "" if self._method is None else f".{self._method}"
         return f"<{type(self).__name__} {self._name}{method}>"
 
 
-def _handle(name: str, method: str | None, stream: bool) -> DeploymentHandle:
-    return DeploymentHandle(name, method, stream=stream)
+def _handle(name: str, method: str | None, stream: bool, standing: Standing) -> DeploymentHandle:
+    handle = DeploymentHandle(name, method, stream=stream)
+    handle._standing = standing
+    return handle
+
+
+def _tenant(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError("tenant", value, "a string")
+    return value
 
 
 class DeploymentResponse(Awaitable[Any]):
@@ -169,16 +210,16 @@ class DeploymentResponseGenerator(AsyncIterator[Any]):
         self._stream.close()
 
 
-def _begin(out: Outward, name: str, value: Value) -> "Future[Any] | asyncio.Task[Any]":
+def _begin(call: Begin, value: Value) -> "Future[Any] | asyncio.Task[Any]":
     method, args, kwargs = value
     if not any(isinstance(each, DeploymentResponse) for each in (*args, *kwargs.values())):
-        return out.call(name, value)
+        return call(value)
     if asyncio._get_running_loop() is None:
-        return out.call(name, (method, _results(args), _results_of(kwargs)))
-    return asyncio.create_task(_when_there(out, name, value))
+        return call((method, _results(args), _results_of(kwargs)))
+    return asyncio.create_task(_when_there(call, value))
 
 
-async def _when_there(out: Outward, name: str, value: Value) -> Any:
+async def _when_there(call: Begin, value: Value) -> Any:
     """A call that needs the results of others first."""
     method, args, kwargs = value
     given = [await each if isinstance(each, DeploymentResponse) else each for each in args]
@@ -186,7 +227,7 @@ async def _when_there(out: Outward, name: str, value: Value) -> Any:
         key: await each if isinstance(each, DeploymentResponse) else each
         for key, each in kwargs.items()
     }
-    return await asyncio.wrap_future(out.call(name, (method, tuple(given), by_name)))
+    return await asyncio.wrap_future(call((method, tuple(given), by_name)))
 
 
 def _results(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """RunningDeployment: one deployment in the server, and the pool that it runs in."""
 
+import hashlib
 import math
 from collections import Counter
 from dataclasses import replace
@@ -8,13 +9,19 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from loadshed._exchange import Scope
 from loadshed._pool.application import PoolApplication
 from loadshed._pool.pool import ReplicaPool
 from loadshed._pool.statistics import ReplicaState, ReplicaStatistics
+from loadshed._standing import Standings
+from loadshed.serve._config.rules import INFINITE
 from loadshed.serve._goal import Code
 from loadshed.serve._settings import Settings
 
 HOSTED = "loadshed.serve._hosted:Hosted"
+
+LONGEST_TENANT = 64
+"""Bytes of a tenant's name that are kept as they are."""
 
 
 class RunningDeployment:
@@ -60,7 +67,6 @@ class RunningDeployment:
             init_args=(code.source, name),
             num_replicas=settings.num_replicas,
             max_ongoing_requests=settings.max_ongoing_requests,
-            max_queued_requests=_queue(settings),
             max_wait=settings.max_wait,
             request_timeout_s=settings.request_timeout_s,
             user_config=settings.user_config,
@@ -68,11 +74,12 @@ class RunningDeployment:
             health_check_timeout_s=settings.health_check_timeout_s,
             graceful_shutdown_timeout_s=settings.graceful_shutdown_timeout_s,
             name=name if application == "default" else f"{application}:{name}",
+            **_line(settings),
         )
         self.pool._within(code.environment, peers)
         self.application.trust_deadline = True
         self.application.tries = 2
-        self._answer_as(settings)
+        self._serve_http_as(settings)
 
     @property
     def application(self) -> PoolApplication:
@@ -129,8 +136,8 @@ class RunningDeployment:
         if code.version != self.code.version or _forgets(self.settings, settings):
             await self._roll(code, settings)
         await self._resize(settings)
+        self._serve_http_as(settings)
         self.settings = settings
-        self._answer_as(settings)
 
     async def _roll(self, code: Code, settings: Settings) -> None:
         await self.pool._roll(
@@ -151,10 +158,10 @@ class RunningDeployment:
             health_check_timeout_s=settings.health_check_timeout_s,
             grace=_or_forever(settings.graceful_shutdown_timeout_s),
         )
+        await self.pool._line_up(**_line(settings))
         await self.pool.reconfigure(
             num_replicas=settings.num_replicas,
             max_ongoing_requests=settings.max_ongoing_requests,
-            max_queued_requests=_queue(settings),
             user_config=None if config == self.settings.user_config else config,
         )
 
@@ -174,6 +181,7 @@ class RunningDeployment:
             "replica_states": dict(counts),
             "message": message,
             "target_num_replicas": self.settings.num_replicas,
+            "max_ongoing_requests": _in_json(self.settings.max_ongoing_requests),
             "replicas": [_replica(each) for each in statistics.replicas],
             "ongoing_requests": statistics.ongoing,
             "queued_requests": statistics.queued,
@@ -185,16 +193,44 @@ class RunningDeployment:
             },
         }
 
-    def _answer_as(self, settings: Settings) -> None:
-        self.application.answer_as(
-            settings.backpressure_config.status_code, settings.backpressure_config.retry_after_s
+    def _serve_http_as(self, settings: Settings) -> None:
+        answer = settings.backpressure_config
+        self.application.answer_as(answer.status_code, answer.retry_after_s)
+        header = settings.tenant_header
+        self.application.standings = Standings(
+            trust_criticality=settings.trust_criticality,
+            tenant=None if header is None else TenantOf(header),
         )
 
 
-def _queue(settings: Settings) -> float:
-    if settings.max_queued_requests is not None:
-        return settings.max_queued_requests
-    return settings.num_replicas * settings.max_ongoing_requests
+class TenantOf:
+    """Whose a request is: the value of a header.
+
+    Those without it are one tenant, which has its bounds like any other: else who leaves it out
+    would have more.
+
+    Args:
+        header: Its name.
+    """
+
+    def __init__(self, header: str) -> None:
+        self._name = header.lower().encode()
+
+    def __call__(self, scope: Scope) -> bytes:
+        """The value; of a long one a digest, as some of many tenants are remembered."""
+        value = b",".join(value for name, value in scope["headers"] if name == self._name)
+        return value if len(value) <= LONGEST_TENANT else hashlib.sha256(value).digest()
+
+
+def _line(settings: Settings) -> dict[str, Any]:
+    """How many wait, and who of them goes first, as a pool has it."""
+    return {
+        "max_queued_requests": settings.max_queued_requests,
+        "order": settings.order,
+        "shares": settings.shares,
+        "max_tenants": settings.max_tenants,
+        "tenant_share": settings.tenant_share,
+    }
 
 
 def _or_forever(seconds: float | None) -> float:
@@ -212,9 +248,16 @@ def _replica(statistics: ReplicaStatistics) -> dict[str, Any]:
         "pid": statistics.pid,
         "state": str(statistics.state),
         "ongoing": statistics.ongoing,
+        "max_ongoing_requests": _in_json(statistics.max_ongoing_requests),
+        "limit_reason": statistics.limit_reason,
         "served": statistics.served,
         "failed": statistics.failed,
     }
+
+
+def _in_json(limit: float | str) -> float | str:
+    """It has no number for infinity."""
+    return INFINITE if limit == math.inf else limit
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -9,13 +9,31 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from loadshed._errors import ConfigError
-from loadshed._policy.settings import positive_seconds, seconds, whole_number
+from loadshed._limits import shares_of
+from loadshed._policy.admission import Order
+from loadshed._policy.criticality import Criticality
+from loadshed._policy.settings import (
+    positive_number,
+    positive_seconds,
+    seconds,
+    whole_number,
+    yes_or_no,
+)
 
 STATUS_CODES = (503, 429)
 """What a request can be answered that is turned away."""
+
+ORDERS = ("fifo", "adaptive_lifo")
+"""Who of those that wait goes first."""
+
+CLASSES = tuple(each.name for each in Criticality)
+"""How much a request matters, the highest first."""
+
+A_PART = "a number above 0, and 1 at most"
+SHARES = f"a mapping of {', '.join(CLASSES)} to parts above 0, together 1 at most, or None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +64,15 @@ class Settings:
     """What a deployment is to be like. The fields are those of `loadshed.serve.deployment`."""
 
     num_replicas: int = 1
-    max_ongoing_requests: float = 5
+    max_ongoing_requests: float | Literal["auto"] = 5
     max_queued_requests: float | None = None
     max_wait: float | None = None
+    order: Order | None = None
+    shares: Mapping[str, float] | None = None
+    max_tenants: int = 1000
+    tenant_share: float = 0.5
+    trust_criticality: bool = False
+    tenant_header: str | None = None
     request_timeout_s: float | None = None
     user_config: Any = None
     health_check_period_s: float | None = 10
@@ -61,8 +85,13 @@ Check = Callable[[str, object], Any]
 """Returns the value of a setting, or raises the `ConfigError` that says what it may be."""
 
 
-def _ongoing(setting: str, value: object) -> float:
-    return whole_number(setting, value, at_least=1)
+def _ongoing(setting: str, value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    try:
+        return whole_number(setting, value, at_least=1)
+    except ConfigError as error:
+        raise ConfigError(setting, value, f"{error.expected}, or 'auto'") from None
 
 
 def _replicas(setting: str, value: object) -> float:
@@ -75,6 +104,36 @@ def _queued(setting: str, value: object) -> float | None:
     if value == -1 and not isinstance(value, bool):  # Ray's spelling
         return math.inf
     return whole_number(setting, value, at_least=0)
+
+
+def _order(setting: str, value: object) -> object:
+    if value is not None and value not in ORDERS:
+        raise ConfigError(setting, value, "'fifo' or 'adaptive_lifo', or None")
+    return value
+
+
+def _shares(setting: str, value: object) -> dict[str, float] | None:
+    if value is None:
+        return None
+    try:
+        return {each.name: share for each, share in shares_of(value).items()}
+    except ConfigError:
+        raise ConfigError(setting, value, SHARES) from None
+
+
+def _tenants(setting: str, value: object) -> float:
+    return whole_number(setting, value, at_least=1, infinite=False)
+
+
+def _tenant_share(setting: str, value: object) -> float:
+    return positive_number(setting, value, A_PART, at_most=1)
+
+
+def _header(setting: str, value: object) -> object:
+    is_name = isinstance(value, str) and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", value, re.ASCII)
+    if value is not None and not is_name:
+        raise ConfigError(setting, value, "the name of a header, or None")
+    return value
 
 
 def _backpressure(setting: str, value: object) -> BackpressureConfig:
@@ -100,6 +159,12 @@ CHECKS: Mapping[str, Check] = {
     "max_ongoing_requests": _ongoing,
     "max_queued_requests": _queued,
     "max_wait": seconds,
+    "order": _order,
+    "shares": _shares,
+    "max_tenants": _tenants,
+    "tenant_share": _tenant_share,
+    "trust_criticality": yes_or_no,
+    "tenant_header": _header,
     "request_timeout_s": seconds,
     "user_config": _anything,
     "health_check_period_s": positive_seconds,

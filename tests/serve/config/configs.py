@@ -30,9 +30,19 @@ backpressure = st.fixed_dictionaries(
 )
 settings = {
     "num_replicas": st.integers(1, 99),
-    "max_ongoing_requests": st.integers(1, 99) | st.just(math.inf),
+    "max_ongoing_requests": st.integers(1, 99) | st.sampled_from([math.inf, "auto"]),
     "max_queued_requests": st.none() | st.integers(-1, 99) | st.just(math.inf),
     "max_wait": seconds,
+    "order": st.sampled_from([None, "fifo", "adaptive_lifo"]),
+    "shares": st.none()
+    | st.dictionaries(
+        st.sampled_from(["critical_plus", "Critical", "SHEDDABLE_PLUS", "SHEDDABLE"]),
+        st.floats(0.01, 0.25),
+    ),
+    "max_tenants": st.integers(1, 99),
+    "tenant_share": st.floats(0.01, 1) | st.just(1),
+    "trust_criticality": st.booleans(),
+    "tenant_header": st.none() | st.sampled_from(["x-api-key", "Tenant"]),
     "request_timeout_s": seconds,
     "user_config": plain,
     "health_check_period_s": above_0,

@@ -64,6 +64,7 @@ def in_http(line: str) -> str:
 
 APP = "applications[0]"
 DEPLOYMENT = f"{APP}.deployments[0]"
+CLASSES = "CRITICAL_PLUS, CRITICAL, SHEDDABLE_PLUS, SHEDDABLE"
 SECONDS = "must be a number of seconds >= 0, or null, not"
 PATH = "must be '/', or a path like '/app'"
 PLAIN = "must be a string, a number, true, false, null, a list or a mapping"
@@ -195,10 +196,22 @@ WRONG = [
             ("num_replicas: true", "num_replicas", "must be a whole number >= 1, not true."),
             ("num_replicas: .inf", "num_replicas", "must be a whole number >= 1, not .inf."),
             ("num_replicas:", "num_replicas", "must be a whole number >= 1, not null."),
-            ("max_ongoing_requests: 1.5", "max_ongoing_requests", ">= 1, or .inf, not 1.5."),
-            ("max_ongoing_requests: -1", "max_ongoing_requests", ">= 1, or .inf, not -1."),
+            ("max_ongoing_requests: 1.5", "max_ongoing_requests", ", or .inf, or 'auto', not 1.5."),
+            ("max_ongoing_requests: -1", "max_ongoing_requests", ", or .inf, or 'auto', not -1."),
             ("max_queued_requests: -2", "max_queued_requests", ">= 0, or .inf, not -2."),
             ("max_queued_requests: inf", "max_queued_requests", ">= 0, or .inf, not 'inf'."),
+            ("order: lifo", "order", "must be 'fifo' or 'adaptive_lifo', or null, not 'lifo'."),
+            ("shares: 1", "shares", f"must be a mapping of {CLASSES} to parts above 0,"),
+            ("shares: {URGENT: 1}", "shares.URGENT", f"must be one of {CLASSES}."),
+            ("shares: {sheddible: 1}", "shares.sheddible", " (did you mean 'SHEDDABLE'?)."),
+            ("shares: {critical: 2}", "shares.critical", "above 0, and 1 at most, not 2."),
+            ("shares: {CRITICAL: .8, SHEDDABLE: .8}", "shares", "together 1 at most, or null, not"),
+            ("shares: {CRITICAL: .1, critical: .2}", "shares", "together 1 at most, or null, not"),
+            ("max_tenants: 0", "max_tenants", "must be a whole number >= 1, not 0."),
+            ("max_tenants: .inf", "max_tenants", "must be a whole number >= 1, not .inf."),
+            ("tenant_share: 0", "tenant_share", "must be a number above 0, and 1 at most, not 0."),
+            ("trust_criticality: 1", "trust_criticality", "must be true or false, not 1."),
+            ("tenant_header: a b", "tenant_header", "the name of a header, or null, not 'a b'."),
             ("max_wait: soon", "max_wait", f"{SECONDS} 'soon'."),
             ("max_wait: -1", "max_wait", f"{SECONDS} -1."),
             ("max_wait: .nan", "max_wait", f"{SECONDS} .nan."),
@@ -275,6 +288,12 @@ http_options: {port: x, host: 1}
         ("http_options.port", 12, 22),
         ("http_options.host", 12, 31),
     ]
+
+
+def test_a_share_that_is_wrong_is_told_in_its_own_line() -> None:
+    text = in_deployment("shares:\n      CRITICAL: 0.5\n      SHEDABLE: 0.1\n      sheddable: -1")
+    found = [(each.where.removeprefix(f"{DEPLOYMENT}."), each.line) for each in mistakes(text)]
+    assert found == [("shares.SHEDABLE", 7), ("shares.sheddable", 8)]
 
 
 def test_an_error_reads_like_a_compiler() -> None:

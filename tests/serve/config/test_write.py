@@ -62,6 +62,36 @@ def test_what_was_sent_as_json_says_the_same(value: dict[str, Any]) -> None:
     assert to_yaml(from_plain(json.loads(sent)).config) == to_yaml(config)
 
 
+def test_settings_of_the_queue_are_written_as_they_were_given() -> None:
+    text = """\
+applications:
+- import_path: a:b
+  deployments:
+  - name: Model
+    max_ongoing_requests: auto
+    order: fifo
+    shares:
+      critical: 0.5
+      SHEDDABLE: 0.1
+    max_tenants: 50
+    tenant_share: 0.25
+    trust_criticality: true
+    tenant_header: X-API-Key
+"""
+    config = parse(text).config
+    assert to_yaml(config) == text
+    found = settings(config.applications[0].deployments[0].given())
+    assert found == Settings(
+        max_ongoing_requests="auto",
+        order="fifo",
+        shares={"CRITICAL": 0.5, "SHEDDABLE": 0.1},
+        max_tenants=50,
+        tenant_share=0.25,
+        trust_criticality=True,
+        tenant_header="X-API-Key",
+    )
+
+
 def test_only_what_was_given_is_written_in_the_order_of_the_fields() -> None:
     text = """\
 http_options:
@@ -140,7 +170,7 @@ def test_a_new_file_has_every_setting_with_what_it_means() -> None:
         "  - name: Model",
         "    # Processes that serve it.",
         "    num_replicas: 2",
-        "    # Requests that each replica works on at once. Default.",
+        "    # Requests that each replica works on at once; auto: it finds how many. Default.",
         "    max_ongoing_requests: 5",
     ]
     assert max(len(line) for line in text.splitlines()) <= 100
@@ -256,6 +286,7 @@ def test_a_file_for_ray_has_every_setting_that_ray_knows() -> None:
         ({"num_replicas": 3, "max_ongoing_requests": 2}, {"max_queued_requests": 6}),
         ({"max_wait": None}, {}),
         ({"max_wait": math.inf}, {}),
+        ({"order": "fifo", "shares": None, "trust_criticality": False}, {}),
         ({"user_config": {"a": 1}}, {"user_config": {"a": 1}}),
         ({"health_check_period_s": None}, {"health_check_period_s": 10}),
         ({"health_check_timeout_s": math.inf}, {"health_check_timeout_s": 30}),
@@ -314,11 +345,29 @@ def test_a_file_for_ray_says_why_a_value_is_another_than_in_the_code() -> None:
     assert "Ray itself has no bound." in text
 
 
+NO_SUCH_QUEUE = (
+    "left out: Ray Serve's queue is first in, first out, for all alike; `LoadShedMiddleware` "
+    "around the application of an `ingress` has it there"
+)
+NOT_FOUND = (
+    "a whole number >= 1 for Ray Serve, which finds none by itself; on one machine `loadshed "
+    "status` says what was found, and `LoadShedMiddleware` around the application of an `ingress` "
+    "finds it there"
+)
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [
         ("max_wait", 1, "left out: Ray Serve knows no bound for the time in the queue"),
         ("max_ongoing_requests", math.inf, "a whole number >= 1 for Ray Serve"),
+        ("max_ongoing_requests", "auto", NOT_FOUND),
+        ("order", "adaptive_lifo", NO_SUCH_QUEUE),
+        ("shares", {"CRITICAL": 0.5}, NO_SUCH_QUEUE),
+        ("max_tenants", 10, NO_SUCH_QUEUE),
+        ("tenant_share", 0.1, NO_SUCH_QUEUE),
+        ("trust_criticality", True, NO_SUCH_QUEUE),
+        ("tenant_header", "x-api-key", NO_SUCH_QUEUE),
         ("max_queued_requests", 0, "a whole number >= 1, or math.inf, for Ray Serve"),
         ("user_config", [1], "a mapping for Ray Serve"),
     ],

@@ -91,6 +91,8 @@ def _parts(applications: dict[str, Any]) -> Iterator[Table | Text]:
         for deployment, each in application["deployments"].items():
             table.add_row(deployment, *_row(each))
         yield table
+        for deployment, each in application["deployments"].items():
+            yield from _limits(deployment, each)
 
 
 def _title(name: str, application: dict[str, Any]) -> Text:
@@ -109,6 +111,15 @@ def _row(deployment: dict[str, Any]) -> Iterator[Text | str]:
     for quantile in ("p50", "p99"):
         taken = deployment["latency_ms"][quantile]
         yield "" if taken is None else _duration(taken)
+
+
+def _limits(name: str, deployment: dict[str, Any]) -> Iterator[Text]:
+    """How many requests each replica has found that it can work on, and why that moved last."""
+    if deployment["max_ongoing_requests"] == "auto":
+        for each in deployment["replicas"]:
+            reason = f" ({each['limit_reason']})" if each["limit_reason"] else ""
+            limit = each["max_ongoing_requests"]
+            yield Text(f"{name}, replica {each['id']}: auto, at most {limit} at once{reason}")
 
 
 def _duration(milliseconds: float) -> str:

@@ -23,11 +23,25 @@ from loadshed.serve._settings import checked
 NUMBERS = ("num_replicas", "max_ongoing_requests", "max_queued_requests")
 
 
+def _number_or_auto(
+    context: click.Context, parameter: click.Parameter, value: Any
+) -> int | str | None:
+    if value == "auto":
+        return "auto"
+    number: int | None = None if value is None else click.INT.convert(value, parameter, context)
+    return number
+
+
 @click.command()
 @click.argument("target", required=False, metavar="IMPORT_PATH | CONFIG.yaml")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--num-replicas", type=int, help="How many processes.")
-@click.option("--max-ongoing-requests", type=int, help="How many requests each works on.")
+@click.option(
+    "--max-ongoing-requests",
+    callback=_number_or_auto,
+    metavar="INTEGER|auto",
+    help="How many requests each works on; auto: as many as it finds that it can.",
+)
 @click.option("--max-queued-requests", type=int, help="How many requests wait, in all.")
 @click.option("--host", help="The address to listen at.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port; 0 for any that is free.  [default: 8000]")
@@ -62,7 +76,7 @@ def run(
     port: int | None,
     name: str,
     route_prefix: str,
-    **numbers: int | None,
+    **numbers: int | str | None,
 ) -> None:
     """Serve an application, or what a config file says.
 

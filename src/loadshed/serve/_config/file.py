@@ -28,6 +28,8 @@ LARGEST = 10_000_000
 _INSTALLS = frozenset({"conda", "container", "image_uri", "pip", "py_executable", "uv"})
 _NO_EFFECT = "has no effect here: it is for Ray Serve."
 _NOT_INSTALLED = "is not installed here: install it into the environment of loadshed."
+_SPELLINGS = {"math.inf": ".inf", "None": "null", "True or False": "true or false"}
+"""What is called otherwise in YAML."""
 _UNBOUNDED = "is -1, Ray's spelling of no bound: .inf says it plainly."
 
 
@@ -196,7 +198,9 @@ def _told_by_rule(place: Place, error: ConfigError | SeveralError) -> Iterator[W
 
 
 def _in_yaml(expected: str) -> str:
-    return expected.replace("math.inf", ".inf").replace("None", "null")
+    for ours, theirs in _SPELLINGS.items():
+        expected = expected.replace(ours, theirs)
+    return expected
 
 
 def _unknown(place: Place) -> str:

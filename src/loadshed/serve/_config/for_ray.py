@@ -12,6 +12,28 @@ NOT_IN_FILES = frozenset({"max_constructor_retry_count", "version"})
 
 _SECONDS = ("health_check_period_s", "health_check_timeout_s", "graceful_shutdown_timeout_s")
 _DEFAULTS = settings()  # in seconds, ours are those of Ray
+_QUEUE = {
+    name: getattr(_DEFAULTS, name)
+    for name in (
+        "order",
+        "shares",
+        "max_tenants",
+        "tenant_share",
+        "trust_criticality",
+        "tenant_header",
+    )
+}
+"""Settings of a queue that Ray has not, and the values that change nothing."""
+
+_NO_SUCH_QUEUE = (
+    "left out: Ray Serve's queue is first in, first out, for all alike; `LoadShedMiddleware` "
+    "around the application of an `ingress` has it there"
+)
+_NOT_FOUND = (
+    "a whole number >= 1 for Ray Serve, which finds none by itself; on one machine "
+    "`loadshed status` says what was found, and `LoadShedMiddleware` around the application of an "
+    "`ingress` finds it there"
+)
 
 
 class Setting(NamedTuple):
@@ -30,10 +52,13 @@ def deployment(name: str, given: Mapping[str, Any]) -> dict[str, Setting]:
     if given.get("max_wait") is not None:
         expected = "left out: Ray Serve knows no bound for the time in the queue"
         raise ConfigError(f"max_wait of {name}", given["max_wait"], expected)
+    for setting, usual in _QUEUE.items():
+        if given.get(setting, usual) not in (usual, "fifo"):
+            raise ConfigError(f"{setting} of {name}", given[setting], _NO_SUCH_QUEUE)
     made = {
         setting: _setting(f"{setting} of {name}", setting, value)
         for setting, value in given.items()
-        if setting not in ("max_wait", "request_timeout_s", *NOT_IN_FILES)
+        if setting not in ("max_wait", "request_timeout_s", *_QUEUE, *NOT_IN_FILES)
     }
     if given.get("autoscaling_config") is not None:
         made.pop("num_replicas", None)  # Ray takes one of the two
@@ -65,6 +90,8 @@ def _setting(full_name: str, setting: str, value: Any) -> Setting:
         return Setting(getattr(_DEFAULTS, setting), "Ray's default; Ray does not know null here.")
     if setting == "max_ongoing_requests" and value == math.inf:
         raise ConfigError(full_name, value, "a whole number >= 1 for Ray Serve")
+    if setting == "max_ongoing_requests" and value == "auto":
+        raise ConfigError(full_name, value, _NOT_FOUND)
     if setting == "max_queued_requests" and value is not None:
         return Setting(_queued(full_name, value))
     if setting == "user_config" and not (value is None or isinstance(value, Mapping)):

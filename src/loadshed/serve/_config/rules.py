@@ -13,9 +13,11 @@ from loadshed.serve import _settings
 from loadshed.serve._config.tree import Wrong, of_plain, shown
 from loadshed.serve._settings import (
     CHECKS,
+    CLASSES,
     PREFIX,
     TEXT,
     Check,
+    did_you_mean,
     is_prefix,
     is_root_path,
     is_text,
@@ -96,6 +98,27 @@ def plain(setting: str, value: object) -> Any:
 
 def plain_mapping(setting: str, value: object) -> Any:
     return plain(setting, mapping(setting, value))
+
+
+def shares(setting: str, value: object) -> object:
+    """The shares as they were written; each that is wrong is told in its own line."""
+    if isinstance(value, Mapping):
+        wrong = [each for item in value.items() for each in _wrong_in_share(*item)]
+        if wrong:
+            raise SeveralError(wrong)
+    return setting_as_written(setting, value)
+
+
+def _wrong_in_share(name: object, share: object) -> Iterator[Wrong]:
+    place = (str(name),)
+    if str(name).upper() not in CLASSES:
+        meant = did_you_mean(str(name).upper(), CLASSES)
+        yield Wrong(place, f"must be one of {', '.join(CLASSES)}{meant}.", at_key=True)
+    else:
+        try:
+            CHECKS["tenant_share"]("", share)
+        except ConfigError as error:
+            yield Wrong(place, f"must be {error.expected}, not {shown(share)}.")
 
 
 def part_of_backpressure(setting: str, value: object) -> object:

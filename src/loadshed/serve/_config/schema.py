@@ -5,7 +5,7 @@ fields are those without a rule.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -46,8 +46,23 @@ def _or_infinite(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "number", "exclusiveMinimum": 1.7976931348623157e308}]}
 
 
+def _in_any_case(name: str) -> str:
+    return "".join(f"[{each}{each.lower()}]" if each.isalpha() else each for each in name)
+
+
+def _or(schema: dict[str, Any], *others: Any) -> dict[str, Any]:
+    return {"anyOf": [*schema.get("anyOf", [schema]), {"enum": list(others)}]}
+
+
 _SECONDS = _type("number", "null", minimum=0)
 _SECONDS_ABOVE_0 = _type("number", "null", exclusiveMinimum=0)
+_PART_OF_1 = _type("number", exclusiveMinimum=0, maximum=1)
+_SHARES = _type(
+    "object",
+    "null",
+    propertyNames={"pattern": f"^({'|'.join(map(_in_any_case, _settings.CLASSES))})$"},
+    additionalProperties=_PART_OF_1,
+)
 _TEXT = _type("string", minLength=1)
 _ROUTE = r"^(/|(/[^/{}]+)+)$"
 _ROOT = r"^(/[^/{}]+)*$"
@@ -175,18 +190,48 @@ class DeploymentConfig(_Model):
 
     name: str = _field("What the code calls the deployment.", _TEXT)
     num_replicas: int | None = _field("Processes that serve it.", _type("integer", minimum=1), None)
-    max_ongoing_requests: int | float | None = _field(
-        "Requests that each replica works on at once.",
-        _or_infinite(_type("integer", minimum=1)),
+    max_ongoing_requests: int | float | Literal["auto"] | None = _field(
+        "Requests that each replica works on at once; auto: it finds how many.",
+        _or(_or_infinite(_type("integer", minimum=1)), "auto"),
         None,
     )
     max_queued_requests: int | float | None = _field(
-        "Requests that may wait; null is as many as may be worked on, .inf is no bound.",
+        "Requests that may wait; null is as many as may be worked on, or, by adaptive_lifo, twice "
+        "as many; .inf is no bound.",
         _or_infinite(_type("integer", "null", minimum=-1)),
         None,
     )
     max_wait: int | float | None = _field(
         "Seconds that a request may wait for its turn; null is no bound.", _SECONDS, None
+    )
+    order: Literal["fifo", "adaptive_lifo"] | None = _field(
+        "Who of those that wait goes first: fifo, or, where the queue does not get shorter, who "
+        "came last: adaptive_lifo; null is adaptive_lifo where max_ongoing_requests is auto.",
+        {"enum": [*_settings.ORDERS, None]},
+        None,
+    )
+    shares: dict[str, int | float] | None = _field(
+        "The part of what may be worked on that each class of requests gets at least while it has "
+        "work; null: the highest class first.",
+        _SHARES,
+        None,
+    )
+    max_tenants: int | None = _field(
+        "Tenants that are told apart at most.", _type("integer", minimum=1), None
+    )
+    tenant_share: int | float | None = _field(
+        "The part of the queue that one tenant may take in a class.", _PART_OF_1, None
+    )
+    trust_criticality: bool | None = _field(
+        "Whether to believe x-request-criticality, in which callers say how much a request "
+        "matters.",
+        _type("boolean"),
+        None,
+    )
+    tenant_header: str | None = _field(
+        "The header that says whose a request is; null: nobody asks.",
+        _type("string", "null", pattern=r"^[\w!#$%&'*+.^`|~-]+$"),
+        None,
     )
     request_timeout_s: int | float | None = _field(
         "Seconds that a request may take, waiting included; null is no bound.", _SECONDS, None
@@ -228,6 +273,7 @@ class DeploymentConfig(_Model):
         "name": must_be.text,
         **{name: must_be.setting_as_written for name in CHECKS if name != "user_config"},
         "num_replicas": must_be.replicas,
+        "shares": must_be.shares,
         "user_config": must_be.plain,
         "backpressure_config": must_be.mapping_or_null,
     }
