@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import asgi, client, limiter, pool, pool_asgi, serve, serve_rollout
+from tests.benchmarks import adaptive, asgi, client, limiter, pool, pool_asgi, serve, serve_rollout
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "limiter": limiter.main,
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "pool_asgi": pool_asgi.main,
     "serve": serve.main,
     "serve_rollout": serve_rollout.main,
+    "adaptive": adaptive.main,
 }
 
 if __name__ == "__main__":

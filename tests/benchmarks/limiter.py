@@ -11,7 +11,9 @@ import anyio
 from aiolimiter import AsyncLimiter
 from hyx.bulkhead import bulkhead
 
-from loadshed import BackPressureError, ConcurrencyLimiter
+from loadshed import BackPressureError, ConcurrencyLimiter, Criticality, KneeLimit
+from loadshed._policy.admission import Admission
+from loadshed._policy.ticket import Ticket
 from tests.benchmarks.report import in_turns, ratio, show
 
 ROUNDS = 25
@@ -123,6 +125,87 @@ def uncontended() -> None:
             _value(results, name),
             ratio(results, name, base),
             at_most=1.5 if name == ours else 0,
+        )
+
+
+async def per_release(limiter: ConcurrencyLimiter, permits: int = 1000) -> float:
+    held = [await limiter.acquire() for _ in range(permits)]
+    start = time.perf_counter()
+    for permit in held:
+        permit.release()
+    return (time.perf_counter() - start) / permits
+
+
+async def per_acquire(limiter: ConcurrencyLimiter, permits: int = 1000) -> float:
+    start = time.perf_counter()
+    held = [await limiter.acquire() for _ in range(permits)]
+    seconds = (time.perf_counter() - start) / permits
+    for permit in held:
+        permit.release()
+    return seconds
+
+
+def learning() -> None:
+    print(" what it costs to learn: permits of a limiter with a number, and of one that finds it")
+    number = ConcurrencyLimiter(10_000)
+    found = ConcurrencyLimiter(KneeLimit(10_000, lowest=10_000))
+    results = measured(
+        {
+            "an empty async context manager": lambda: per_block(Empty()),
+            "acquire, a number": lambda: per_acquire(number),
+            "acquire, KneeLimit": lambda: per_acquire(found),
+            "release, a number": lambda: per_release(number),
+            "release, KneeLimit": lambda: per_release(found),
+        }
+    )
+    for name in results:
+        show(name, _value(results, name), ratio(results, name, "an empty async context manager"))
+    more = sorted(
+        after - before
+        for before, after in zip(
+            results["release, a number"], results["release, KneeLimit"], strict=True
+        )
+    )[len(results["release, a number"]) // 2]
+    show("release, KneeLimit, more than a number", f"{more * 1e9:,.0f} ns", more / 1e-6, at_most=1)
+
+
+def line_of(length: int) -> Admission[Ticket]:
+    """A full line of requests of all classes and many tenants."""
+    admission: Admission[Ticket] = Admission(1, length, order="adaptive_lifo")
+    for ticket in requests(length + 1):
+        admission.offer(ticket, 0.0)
+    return admission
+
+
+def requests(count: int) -> list[Ticket]:
+    classes = list(Criticality)
+    return [
+        Ticket(criticality=classes[n % 4], tenant=n % 997, expires_at=1e9 + n) for n in range(count)
+    ]
+
+
+async def per_displacement(admission: Admission[Ticket], times: int = 2000) -> float:
+    """Requests that come to a full line: each takes another one's place, or is shed."""
+    tickets = requests(times)
+    start = time.perf_counter()
+    for ticket in tickets:
+        admission.offer(ticket, 1.0)
+    return (time.perf_counter() - start) / times
+
+
+def displaced() -> None:
+    print(" a request that comes to a full line of all classes and a thousand tenants")
+    few, many = 100, 10_000
+    lines = {count: line_of(count) for count in (few, many)}
+    results = measured(
+        {f"{count:,} wait": lambda count=count: per_displacement(lines[count]) for count in lines}  # type: ignore[misc]
+    )
+    for name in results:
+        show(
+            name,
+            _value(results, name),
+            ratio(results, name, f"{few:,} wait"),
+            at_most=2 if name.startswith(f"{many:,}") else 0,
         )
 
 
@@ -244,5 +327,5 @@ def memory() -> None:
 
 
 def main() -> None:
-    for part in (uncontended, decorated, shed, queued, memory):
+    for part in (uncontended, learning, decorated, shed, displaced, queued, memory):
         part()

@@ -1,11 +1,14 @@
 """The benchmarks run to their end: the figures of a moment are not looked at."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import (
+    adaptive,
+    adaptive_load,
     asgi,
     client,
     limiter,
@@ -121,6 +124,56 @@ def test_what_is_answered_late_or_before_the_load_is_steady_is_no_goodput(
     monkeypatch.setattr(serve, "OVERLOAD_SECONDS", 2)
     cases = itertools.product([200, 503], [0.5, 1.5], [0.5, 1.5, 3.5])
     assert serve.goodput([Answer(*case, late=0) for case in cases]) == 0.5
+
+
+@pytest.mark.long
+def test_the_benchmark_of_limits_that_nobody_chose_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(adaptive, "SECONDS", 0.4)
+    monkeypatch.setattr(adaptive, "WARM_UP", 0.2)
+    monkeypatch.setattr(adaptive, "SEARCH_SHARE", 1)
+    monkeypatch.setattr(adaptive, "FIXED", [10])
+    monkeypatch.setattr(adaptive, "FACTORS", [2])
+    monkeypatch.setattr(adaptive, "SHARES", {})
+    monkeypatch.setattr(adaptive, "OTHERS", {"Vegas": "VegasLimit"})
+    monkeypatch.setenv("ADAPTIVE_SERVICES", "slots,stepping")
+    adaptive.main()
+    shown = capsys.readouterr().out
+    for service in adaptive.services().values():
+        assert service.title in shown
+    assert shown.count("the best fixed, 10") == 2
+
+
+def test_what_is_answered_late_is_no_goodput_and_what_comes_early_does_not_count() -> None:
+    came = [0.5, 1.5, 2.5, 3.5]
+    answers = [
+        Answer(status, seconds, due + seconds, late=0.1)
+        for due, status, seconds in itertools.product(came, [200, 503, 0], [0.2, 0.7])
+    ]
+    run = adaptive.weighed(answers, warm_up=1, seconds=2, patience=0.5)
+    assert run == adaptive.Run(goodput=1, offered=6, p99=0.7, unanswered=1 / 3, late=0.1)
+
+
+def test_clients_hang_up_when_their_patience_is_over() -> None:
+    answer = asyncio.run(asked_of_a_server_that_never_answers(patience=0.02))
+    assert answer.status == 0
+    assert answer.seconds >= 0.02
+
+
+async def asked_of_a_server_that_never_answers(patience: float) -> Answer:
+    left = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        [answer] = await adaptive_load.saturate(port, 1, 0.01, patience, 0)
+        await left.wait()
+    return answer
 
 
 def test_what_wrk_tells_is_understood() -> None:
