@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -235,7 +234,7 @@ def test_those_whose_loop_was_closed_hold_up_nobody_in_the_next(steps: int) -> N
 
     async def compute() -> None:
         async with limiter:
-            time.sleep(LONGEST * 1.1)  # noqa: ASYNC251 - the loop is not virtual
+            loop.compute(LONGEST * 1.1)
 
     async def come() -> None:
         tasks.extend(asyncio.ensure_future(compute()) for _ in range(12))
@@ -243,17 +242,17 @@ def test_those_whose_loop_was_closed_hold_up_nobody_in_the_next(steps: int) -> N
             await asyncio.sleep(0)
 
     tasks: list[asyncio.Future[None]] = []
-    loop = asyncio.new_event_loop()
+    loop = VirtualLoop()
     loop.run_until_complete(come())
     loop.close()
     tasks.clear()  # those that were about to begin end by this; who waits is known to the limiter
 
-    async def come_later() -> None:
+    async def come_later(_: VirtualLoop) -> None:
         async with asyncio.timeout(5):
             async with limiter:
                 pass
 
-    asyncio.run(come_later())
+    run(come_later)
     seen = limiter.statistics()
     assert (seen.ongoing, seen.queued) == (0, 0)
 

@@ -11,15 +11,12 @@ from loadshed._policy.admission import Order
 from loadshed._policy.criticality import Criticality, criticality_of
 from loadshed._policy.limits.knee import KneeLimit
 from loadshed._policy.limits.limit import FixedLimit, Limit
+from loadshed._policy.limits.moving import LARGEST
 from loadshed._policy.settings import whole_number
 from loadshed._policy.standing import Standing
 
 INITIAL = 10
 """What a limit that is found begins with, unless its bounds forbid it."""
-
-DEAREST = 2**52
-"""What a request costs at most: so far a float knows every half, and nothing overflows. It takes
-all slots long before."""
 
 A_LIMIT = "a whole number >= 1, or math.inf, or a Limit, or None for one that is found"
 SHARES = "a mapping of Criticality to parts above 0, together 1 at most, or None"
@@ -148,8 +145,8 @@ def shares_of(value: object) -> Mapping[Criticality, float]:
 
 
 def cost_of(value: object) -> int:
-    """The number of slots that is meant."""
-    return min(int(whole_number("cost", value, at_least=1, infinite=False)), DEAREST)
+    """The number of slots that is meant; what is beyond every limit takes all slots anyway."""
+    return min(int(whole_number("cost", value, at_least=1, infinite=False)), LARGEST)
 
 
 def tenant_of(value: Hashable) -> Hashable:

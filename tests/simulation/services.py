@@ -1,6 +1,7 @@
 """Services: what becomes of the requests that were admitted."""
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ Gate = Callable[[float, float], bool]
 in the event loop before it was looked at."""
 
 
-class Service:
+class Service(ABC):
     """What stands behind an admission, and tells its front when a request is done.
 
     Attributes:
@@ -30,11 +31,11 @@ class Service:
         """A request has come: it is read, and then is its front's."""
         request.front.arrive(now, request)
 
+    @abstractmethod
     def start(self, now: float, request: Request) -> None:
         """A request was admitted."""
-        raise NotImplementedError
 
-    def refuse(self, now: float, request: Request) -> None:
+    def refuse(self, now: float, request: Request) -> None:  # noqa: B027 - mostly nothing
         """A request was turned away: what that costs."""
 
 
