@@ -1,6 +1,7 @@
 """KneeLimit against the terse form of its algorithm, and against services that are simulated."""
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from math import exp, log, sqrt
@@ -26,9 +27,10 @@ def generator(seed: float) -> Random:
 class Terse:
     """The algorithm as it was first written down, line by line and with its names.
 
-    It is what the study of it was made with, so the limit has to be the same with each sample. One
-    rule is newer, 0: halving is undone. `lost` is the limit before it, `back` whether a part of it
-    was undone.
+    It is what the study of it was made with, so the limit has to be the same with each sample. Two
+    rules are newer. 0: halving is undone; `lost` is the limit before it, `back` whether a part of
+    it was undone. 5: where requests take far longer while others wait, it makes haste; `was` is how
+    long they took before, while it does.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Terse:
         self.step, self.gap, self.left, self.failed = 1.6, 0, 0, 0
         self.rose = self.back = False
         self.lost = 0
+        self.was = 0.0
         self.fast: float | None = None
         self.idle = self.last = 0.0
         self.ref = SimpleNamespace(limit=0, rate=0.0, n=0, mean=0.0, ok=0.0)
@@ -69,13 +72,11 @@ class Terse:
         n, mean, t = w.n, w.sum / w.n, now - w.opens
         if t < 0.5 or t < mean:
             return
-        if resting and not rest.mean and self.idle and mean > 1.5 * self.idle:
-            self.step = 1.6
-            self.taken.add("idle")
         cv2 = max(0.1, w.sumsq / n / mean**2 - 1)
         done = sqrt(2 * cv2 / n) <= 0.25 * log(self.step) or n >= 600
         slots = limit if self.has_queue else min(limit, w.sum / t)
         rate = slots / mean * (w.ok + 0.5) / (n + 0.5)
+        bound = w.full >= (0.8 if self.has_queue else 0.4) * n
         # 0. is it of use again?
         if not down and 2 * limit < self.lost and w.ok >= 0.5 * n:
             self.taken.add(f"back while {self.phase}")
@@ -96,16 +97,18 @@ class Terse:
                 self.last = fast
                 self.forget()
                 self.set(to, now)
+                if fast > b and bound:
+                    self.hasten(b)
                 return
         # 2. not limit-bound
-        if w.full < (0.8 if self.has_queue else 0.4) * n:
+        if not bound:
             if not done and not (resting and n >= 64):
                 return
             rate *= min(1, w.sum / t / limit)
             self.last, to = mean, limit
             if down or (up and rate < ref.rate * (limit / ref.limit) ** 0.4):
                 to = ref.limit
-            if resting and w.full < 0.1 * n:
+            if resting and w.full < 0.5 * n:
                 if not self.idle:
                     self.idle = mean
                 self.idle += (mean - self.idle) * (0.5 if mean < self.idle else 0.05)
@@ -113,6 +116,12 @@ class Terse:
             self.step = 1.25
             self.forget()
             self.set(to, now)
+            return
+        # 5. requests take far longer now that there is a load
+        if resting and not rest.mean and self.idle and mean > 2 * self.idle:
+            self.taken.add("idle")
+            self.hasten(self.idle)
+            self.open(now)
             return
         # 3. a test is running
         if up or down:
@@ -125,7 +134,7 @@ class Terse:
             self.taken.add(f"{self.phase}, {self.rose}, {gain >= bar}")
             if gain >= bar:
                 self.ref = SimpleNamespace(limit=limit, rate=rate, n=n, mean=mean, ok=w.ok / n)
-                self.step = min(1.6, 1.4 * self.step)
+                self.step = 2.0 if self.was else min(1.6, 1.4 * self.step)
                 if up:
                     self.rose = True
                     self.set(max(limit + 1, limit * self.step), now)
@@ -134,10 +143,18 @@ class Terse:
                 else:
                     self.to_rest(limit, now, fail=False)
                 return
-            if up and not self.rose and ref.limit > self.lowest and self.failed % 4 == 0:
+            down_next = up and not self.rose and ref.limit > self.lowest and self.failed % 4 == 0
+            if down_next and not self.was:
                 self.phase = "DOWN"
                 self.set(min(ref.limit - 1, ref.limit / self.step), now)
                 return
+            if self.was:
+                self.taken.add(f"hasty, {self.rose}")
+                self.was, self.step = 0.0, 1.6
+                if not self.rose:
+                    self.forget()
+                    self.set(ref.limit, now)
+                    return
             up_ended = up and self.rose
             if self.rose or down:
                 self.step = max(1.25, sqrt(self.step))
@@ -148,8 +165,15 @@ class Terse:
                 self.failed = 0
             return
         # 4. resting, limit-bound
+        if self.was and mean < 2 * self.was:
+            self.taken.add("not hasty: chance")
+            self.was, self.step = 0.0, 1.6
+        done = sqrt(2 * cv2 / n) <= (0.35 if self.was else 0.25) * log(self.step) or n >= 600
         if n < 64 and not done:
             return
+        if self.was and not done:
+            self.taken.add("not hasty: too little")
+            self.was, self.step = 0.0, 1.6
         rest.mean = (rest.mean * rest.n + w.sum) / (rest.n + n)
         rest.ok = (rest.ok * rest.n + w.ok) / (rest.n + n)
         rest.n = min(2000, rest.n + n)
@@ -161,12 +185,14 @@ class Terse:
                 self.taken.add("lost on the way back")
                 self.lost //= 2
             self.back = False
+            self.was = 0.0
             self.taken.add("lost")
             self.ref = SimpleNamespace(limit=limit, rate=rate, n=n, mean=mean, ok=0)
             self.to_rest(limit / 2, now, fail=False)
             return
         self.left -= 1
-        if self.left > 0 or (sqrt(2 * cv2 / rest.n) > 0.25 * log(self.step) and rest.n < 600):
+        vague = sqrt(2 * cv2 / rest.n) > 0.25 * log(self.step) and rest.n < 600
+        if not self.was and (self.left > 0 or vague):
             self.open(now)
             return
         self.ref = SimpleNamespace(
@@ -175,6 +201,7 @@ class Terse:
         self.rose = False
         if rest.ok < 0.5 and limit > self.lowest:
             self.taken.add("distress")
+            self.was = 0.0
             self.phase = "DOWN"
             self.step = max(1.5, self.step)
             self.set(min(limit - 1, limit / self.step), now)
@@ -183,9 +210,13 @@ class Terse:
         self.set(max(limit + 1, limit * self.step), now)
 
     def forget(self) -> None:
-        self.phase = "REST"
+        self.phase, self.was = "REST", 0.0
         self.gap = self.left = self.failed = 0
         self.rest = SimpleNamespace(mean=0.0, n=0, ok=1.0)
+
+    def hasten(self, was: float) -> None:
+        self.was, self.idle = was, 0.0
+        self.step = 2.0
 
     def to_rest(self, limit: float, now: float, *, fail: bool) -> None:
         self.phase = "REST"
@@ -207,6 +238,9 @@ class Terse:
 
 ALL_WAYS = {
     "idle",
+    *(f"hasty, {rose}" for rose in (False, True)),
+    "not hasty: chance",
+    "not hasty: too little",
     "lost",
     "lost on the way back",
     *(f"back while {phase}" for phase in ("REST", "UP")),
@@ -530,6 +564,109 @@ def test_a_try_ends_where_the_service_becomes_another() -> None:
     slower, quicker = "the service became slower: 10 again", "the service became quicker: 10 again"
     assert work(trying(), 20, begin=0.65, moves=1, seconds=1.0) == [slower]
     assert work(trying(), 20, begin=0.65, moves=1, seconds=0.02) == [quicker]
+
+
+def in_haste() -> KneeLimit:
+    """One at 10 whose requests took 0.1 s, and now take four times as long, at 100 s."""
+    knee = KneeLimit()
+    assert work(knee, 10, moves=3)[-1] == "10 again: with 6 less got through"
+    now = 50.0
+    while not knee._took_before:
+        work(knee, 40, begin=now, samples=1, seconds=0.4)
+        now += 0.04
+    assert knee._took_before == pytest.approx(0.1)
+    assert now < 51
+    return knee
+
+
+def test_where_the_service_became_far_slower_it_makes_haste() -> None:
+    """As many get through as before if four times as many are ongoing, and that is soon tried."""
+    knee = in_haste()
+    assert work(knee, 80, begin=100.0, moves=4, seconds=0.4) == [
+        "trying 20: does more get through?",
+        "20 brought more: trying 40",
+        "40 brought more: trying 80",
+        "80 brought more: trying 160",
+    ]
+    assert knee._window.asked_at < 106
+
+
+def test_a_hasty_try_that_does_not_pay_is_no_evidence() -> None:
+    """So it does not try down, but rests as ever, and tries up as ever."""
+    assert work(in_haste(), 10, begin=100.0, moves=4, seconds=0.4) == [
+        "trying 20: does more get through?",
+        "10 again: 20 brought too little",
+        "trying 16: does more get through?",
+        "trying 6: does as much get through?",
+    ]
+
+
+def test_a_hasty_try_that_paid_once_ends_as_any_other() -> None:
+    assert work(in_haste(), 20, begin=100.0, moves=4, seconds=0.4) == [
+        "trying 20: does more get through?",
+        "20 brought more: trying 40",
+        "20 again: 40 brought too little",
+        "trying 25: does more get through?",
+    ]
+
+
+def test_it_makes_no_haste_where_only_some_took_longer() -> None:
+    assert work(in_haste(), 20, begin=100.0, moves=1) == ["trying 16: does more get through?"]
+
+
+def test_it_makes_no_haste_where_few_requests_come() -> None:
+    knee = in_haste()
+    assert work(knee, 20, begin=100.0, samples=200, seconds=0.4, ongoing=lambda: 3) == []
+    assert work(knee, 20, begin=200.0, moves=1, seconds=0.4) == [
+        "trying 13: does more get through?"
+    ]
+
+
+def test_it_makes_no_haste_where_most_are_in_vain() -> None:
+    assert work(in_haste(), 20, begin=100.0, moves=3, seconds=0.4, useful=0.3) == [
+        "most are of no use: trying 5",
+        "10 again: with 5 less got through",
+        "most are of no use: trying 7",
+    ]
+
+
+def test_it_makes_no_haste_where_all_is_lost() -> None:
+    knee = in_haste()
+    assert work(knee, 20, begin=100.0, moves=1, seconds=0.4, useful=0) == [
+        "hardly any is of use: half of 10",
+    ]
+    assert work(knee, 20, begin=200.0, moves=1, seconds=0.4) == [
+        "trying 10: does more get through?"
+    ]
+
+
+@pytest.mark.parametrize(("before", "tried"), [(0.1, 20), (0.3, 13)])
+def test_requests_that_take_far_longer_than_with_little_load_call_for_haste(
+    before: float, tried: int
+) -> None:
+    knee = KneeLimit()
+    assert work(knee, 10, samples=200, seconds=before, ongoing=lambda: 2) == []
+    assert work(knee, 40, begin=1e3, moves=1, seconds=0.4) == [
+        f"trying {tried}: does more get through?"
+    ]
+
+
+@pytest.mark.parametrize(("full_of_ten", "tried"), [(4, 20), (6, 13)])
+def test_little_load_is_where_less_than_half_meet_the_limit(full_of_ten: int, tried: int) -> None:
+    knee, number = KneeLimit(), itertools.count()
+    assert work(knee, 10, samples=400, ongoing=lambda: 10 * (next(number) % 10 < full_of_ten)) == []
+    assert work(knee, 40, begin=1e3, moves=1, seconds=0.4) == [
+        f"trying {tried}: does more get through?"
+    ]
+
+
+def test_it_makes_no_haste_where_the_service_became_quicker() -> None:
+    """The step is what it became quicker by, and not the boldest."""
+    knee = KneeLimit()
+    work(knee, 10, moves=3)
+    assert work(knee, 10, begin=50.0, moves=1, seconds=0.07) == [
+        "trying 13: does more get through?"
+    ]
 
 
 def test_a_try_ends_where_few_requests_come() -> None:

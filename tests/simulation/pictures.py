@@ -15,7 +15,7 @@ OVER_TIME = "The right number changes from 10 to 40 and back"
 LOADS = (0.5, 0.8, 1, 1.5, 2, 3, 5, 10)
 
 LOOKS = {
-    "knee": Look("Knee, which nobody has to set", "#0969a8", square=False),
+    "knee": Look("KneeLimit, no number", "#0969a8", square=False),
     "right": Look("fixed, the right number", "#59636e", square=False),
     "half": Look("fixed, half of it", "#c2410c", square=True),
     "four": Look("fixed, 4 times as much", "#8250df", square=True),
@@ -25,7 +25,7 @@ LOOKS = {
 CHANGE = slower("change", 4, load=2, patience=3, threshold=0)
 """What the second picture shows."""
 
-CHANGED = ("knee", "right")
+CHANGED = {"knee": LOOKS["knee"], "right": Look("fixed at 10", "#59636e", square=False)}
 """The limits that it shows."""
 
 SMOOTH = 5
@@ -80,7 +80,7 @@ def over_time() -> str:
         title="The limit",
         left=64,
         loads=ticks,
-        ticks=range(0, highest, 40),
+        ticks=range(0, highest + 1, 40),
         ceiling=1.05 * highest,
         wording="{:.0f}",
         top=350,
@@ -96,8 +96,9 @@ def over_time() -> str:
     ]
     for name, outcome in outcomes.items():
         limits = list(enumerate(outcome.tally.limits, 1))
-        lines += [goodput.line(_smooth(outcome), LOOKS[name]), limit.line(limits, LOOKS[name])]
-    lines += _legend({name: LOOKS[name] for name in outcomes}, 606, 140)
+        look = CHANGED[name]
+        lines += [goodput.line(_smooth(outcome), look), limit.line(limits, look)]
+    lines += _legend(CHANGED, 606, 140)
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -110,7 +111,10 @@ class TimePanel(Panel):
 
     def frame(self) -> list[str]:
         """The title, the scales and the grid."""
-        return [line.replace("offered load, in multiples of capacity", "s") for line in self._frame]
+        return [
+            line.replace("offered load, in multiples of capacity", "seconds")
+            for line in self._frame
+        ]
 
     @property
     def _frame(self) -> list[str]:

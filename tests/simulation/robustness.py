@@ -57,6 +57,21 @@ def ten(
     )
 
 
+def stepping(name: str, load: float) -> Scenario:
+    """A dependency becomes slower and wider while it is looked at: what does the step cost?"""
+    change = Steps(1, (45, 4))
+    return Scenario(
+        name=name,
+        title=f"the 30 s before and after latency x 4 with as many times the slots, {load:g} x",
+        service=partial(Slots, slots=change.times(10), slowness=change),
+        clients=(Clients(Steps(200 * load), exponential(0.05), patience=1),),
+        capacity=Steps(200),
+        right=40,
+        seconds=75,
+        since=15,
+    )
+
+
 def shared(name: str, title: str, *loads: float) -> Scenario:
     """As many limiters as there are loads, each with its own clients, before ten slots."""
     return Scenario(
@@ -113,6 +128,8 @@ ROBUSTNESS = (
         right=16,
         seconds=120,
     ),
+    stepping("step", 2),
+    stepping("step-0.8x", 0.8),
     shared("two", "2 limiters before 10 slots, 1 x each", 1, 1),
     shared("two-uneven", "2 limiters before 10 slots, 1.6 x and 0.4 x", 1.6, 0.4),
     shared("five", "5 limiters before 10 slots, 0.4 x each", 0.4, 0.4, 0.4, 0.4, 0.4),

@@ -300,7 +300,7 @@ def test_the_command_prints_and_writes_a_table_and_pictures(
 ) -> None:
     monkeypatch.setattr(pictures, "LOADS", (0.5, 1))
     monkeypatch.setattr(pictures, "LOOKS", {"right": pictures.LOOKS["right"]})
-    monkeypatch.setattr(pictures, "CHANGED", ("right",))
+    monkeypatch.setattr(pictures, "CHANGED", {"right": pictures.CHANGED["right"]})
     written = tmp_path / "limits.md"
     options = ["14", "--seeds", "1", "--limits", "right", "half", "--write", str(written)]
     monkeypatch.setattr("sys.argv", ["simulation", *options])

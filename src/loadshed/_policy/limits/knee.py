@@ -14,6 +14,9 @@ SMALLEST_STEP = 1.25
 LARGEST_STEP = 1.6
 """The factor of the boldest: one of 2 overshoots."""
 
+STEP_IN_HASTE = 2
+"""The factor where the service became slower while others wait: it has to be tried soon."""
+
 STEP_OF_DISTRESS = 1.5
 """The least step down where most requests are of no use."""
 
@@ -38,6 +41,9 @@ CONFIDENCE = 2
 
 PRECISION = 0.25
 """The standard error, as a part of the step, with which a window is precise enough."""
+
+PRECISION_IN_HASTE = 0.35
+"""The same for what a hasty try is compared with: it takes half as many samples."""
 
 ENOUGH_SAMPLES = 600
 """Samples with which a window is precise enough however much they differ: with 1000 it comes
@@ -68,15 +74,15 @@ CHANGED = 0.25
 """How much longer or shorter (its logarithm) requests have to take for the service to be another:
 what is less does not spoil a try."""
 
-QUIET = 0.1
+QUIET = 0.5
 """The part up to which requests may meet the limit where the service counts as unloaded."""
 
 BECOMES_QUICKER, BECOMES_SLOWER = 0.5, 0.05
 """How fast the time of an unloaded service follows a shorter and a longer one: load makes none
 shorter."""
 
-LOADED = 1.5
-"""Times the unloaded time, from where on the limit is far from right: begin with a bold step."""
+FAR_SLOWER = 2
+"""Times as long as requests took, from where on the limit is far from right: make haste."""
 
 LOST = 0.05
 """The part of use below which there is nothing to lose: the limit is halved unasked."""
@@ -128,9 +134,10 @@ class KneeLimit(MovingLimit):
        gets through. Then it rests, the longer the more often nothing has come of it.
 
     It moves on evidence that is no chance only. Where fewer come than may, it learns nothing, and
-    holds the limit. Where the service itself became slower or quicker, it forgets what it knew.
-    Where hardly any request is of use, it halves the limit unasked; that is no evidence, so it is
-    undone step by step when most are of use again.
+    holds the limit. Where the service itself became slower or quicker, it forgets what it knew; if
+    it became far slower while others wait, it makes haste: it rests for a moment only, and tries
+    twice as many. Where hardly any request is of use, it halves the limit unasked; that is no
+    evidence, so it is undone step by step when most are of use again.
 
     >>> limit = KneeLimit()
     >>> for request in range(1, 81):  # each takes 0.1 s, and all of the 10 slots are in use
@@ -164,6 +171,7 @@ class KneeLimit(MovingLimit):
         "_restored",
         "_rose",
         "_step",
+        "_took_before",
         "_unloaded",
         "_window",
         "has_queue",
@@ -185,6 +193,7 @@ class KneeLimit(MovingLimit):
         self._failed = 0  # rounds one after the other that came to nothing
         self._before_loss = 0  # the limit that was halved unasked; 0 once a try has said more
         self._restored = False  # it was undone in part
+        self._took_before = 0.0  # how long requests took before they called for haste; 0: no haste
 
     def observe(self, now: float, seconds: float, ok: bool, ongoing: float) -> None:
         """A request has ended: see `Limit.observe`.
@@ -224,14 +233,14 @@ class KneeLimit(MovingLimit):
         if not window.makes_sense:
             window.open(now, now)
             return
-        if self._load_set_in():
-            self._step = LARGEST_STEP
         if self._is_back():
             self._restore(now)
         elif surprise := self._surprise():
             self._start_over(now, surprise)
-        elif window.full < window.count * (BOUND if self.has_queue else BOUND_WITHOUT_QUEUE):
+        elif not self._is_bound():
             self._hold(now)
+        elif self._load_set_in():
+            self._make_haste(now, self.limit, self._unloaded)
         elif self._phase is Phase.RESTING:
             self._rest(now)
         else:
@@ -239,9 +248,14 @@ class KneeLimit(MovingLimit):
 
     # What the window says
 
+    def _is_bound(self) -> bool:
+        """Whether the limit is what holds requests back."""
+        window = self._window
+        return window.full >= window.count * (BOUND if self.has_queue else BOUND_WITHOUT_QUEUE)
+
     def _load_set_in(self) -> bool:
         """After a time of little load requests take far longer."""
-        return 0.0 < self._unloaded * LOADED < self._window.mean and (
+        return 0.0 < self._unloaded * FAR_SLOWER < self._window.mean and (
             self._phase is Phase.RESTING and not self._base.count
         )
 
@@ -271,11 +285,11 @@ class KneeLimit(MovingLimit):
         chance = standard_error(self._window.spread, RECENT_COUNTS, base.count)
         return surprise if surprise > CHANGED + CONFIDENCE * chance else 0.0
 
-    def _is_precise(self, count: int) -> bool:
+    def _is_precise(self, count: int, precision: float = PRECISION) -> bool:
         """Whether so many samples can tell two limits apart that are a step from each other."""
         if count >= ENOUGH_SAMPLES:
             return True
-        return standard_error(self._window.spread, count, count) <= PRECISION * log(self._step)
+        return standard_error(self._window.spread, count, count) <= precision * log(self._step)
 
     def _rate(self) -> float:
         """How much gets through while the limit is reached, in requests of use in a second.
@@ -308,10 +322,28 @@ class KneeLimit(MovingLimit):
 
     def _start_over(self, now: float, surprise: float) -> None:
         """The service became another: what was known is of no use."""
+        base = self._base
         self._latest = self._recent
-        why = SLOWER if self._recent > self._base.mean else QUICKER
-        step = min(LARGEST_STEP, max(SMALLEST_STEP, exp(surprise)))
-        self._forget(now, self._base.limit, step, why)
+        slower = self._recent > base.mean
+        if slower and self._is_bound():
+            self._make_haste(now, base.limit, base.mean)
+        else:
+            step = min(LARGEST_STEP, max(SMALLEST_STEP, exp(surprise)))
+            self._forget(now, base.limit, step, SLOWER if slower else QUICKER)
+
+    def _make_haste(self, now: float, limit: int, took_before: float) -> None:
+        """Requests take longer while others wait: to be careful now costs more than to be wrong.
+
+        By Little's law as many get through only if as many times more are ongoing, if the service
+        can do that at all.
+        """
+        self._forget(now, limit, STEP_IN_HASTE, SLOWER)
+        self._took_before = took_before
+        self._unloaded = 0.0
+
+    def _calm_down(self) -> None:
+        self._took_before = 0.0
+        self._step = LARGEST_STEP
 
     def _hold(self, now: float) -> None:
         """Fewer come than may: that says nothing of the limit, unless a try made it worse."""
@@ -340,18 +372,24 @@ class KneeLimit(MovingLimit):
     def _rest(self, now: float) -> None:
         """Learn what gets through, and begin a round when it is known and the rest is over."""
         window = self._window
-        if window.count < ENOUGH_TO_REST and not self._is_precise(window.count):
+        if self._took_before and window.mean < FAR_SLOWER * self._took_before:
+            self._calm_down()  # it was chance: others take as long as before
+        in_haste = self._took_before > 0.0
+        known = self._is_precise(window.count, PRECISION_IN_HASTE if in_haste else PRECISION)
+        if not known and window.count < ENOUGH_TO_REST:
             return
+        if in_haste and not known:
+            self._calm_down()  # they differ too much for a few to say anything
         self._base.pool(window)
         self._latest = window.mean
         if window.useful < LOST * window.count:
             self._halve(now)
             return
         self._rest_left -= 1
-        if self._rest_left > 0 or not self._is_precise(self._base.count):
-            window.open(now, now)
-        else:
+        if self._took_before or (self._rest_left <= 0 and self._is_precise(self._base.count)):
             self._begin_round(now)
+        else:
+            window.open(now, now)
 
     def _halve(self, now: float) -> None:
         """Nothing gets through: less can't be worse."""
@@ -361,6 +399,7 @@ class KneeLimit(MovingLimit):
         elif self._restored:
             self._before_loss //= 2  # what was too much on the way back is not tried for ever
         self._restored = False
+        self._took_before = 0.0
         self._base = Base(self.limit, count=window.count, mean=window.mean, useful=0.0)
         self._rest_length = self._failed = 0
         self._rest_at(now, self.limit / 2, ALL_LOST)
@@ -370,6 +409,7 @@ class KneeLimit(MovingLimit):
         base.rate = base.limit / base.mean * base.useful
         self._rose = False
         if base.useful < MOST_FAIL and self.limit > self._lowest:
+            self._took_before = 0.0
             self._step = max(STEP_OF_DISTRESS, self._step)
             self._try_down(now, FAILING)
         else:
@@ -394,7 +434,7 @@ class KneeLimit(MovingLimit):
     def _is_time_to_try_down(self) -> bool:
         """Whether a round whose first raise was in vain goes on with a cut."""
         first_raise = self._phase is Phase.TRYING_UP and not self._rose
-        due = self._failed % DOWN_EVERY == 0
+        due = self._failed % DOWN_EVERY == 0 and not self._took_before
         return first_raise and due and self._base.limit > self._lowest
 
     def _go_on(self, now: float) -> None:
@@ -407,7 +447,7 @@ class KneeLimit(MovingLimit):
             mean=window.mean,
             useful=window.useful / window.count,
         )
-        self._step = LARGEST_STEP  # the knee may be far
+        self._step = STEP_IN_HASTE if self._took_before else LARGEST_STEP  # the knee may be far
         if self._phase is Phase.TRYING_UP:
             self._rose = True
             self._try_up(now, RAISED)
@@ -420,6 +460,11 @@ class KneeLimit(MovingLimit):
     def _go_back(self, now: float) -> None:
         """The try did not pay: rest, the longer the more tries came to nothing."""
         up = self._phase is Phase.TRYING_UP
+        if self._took_before:
+            self._calm_down()
+            if not self._rose:  # it was compared with little, so that says little
+                self._forget(now, self._base.limit, LARGEST_STEP, RAISE_IN_VAIN)
+                return
         if self._rose or not up:
             self._step = max(SMALLEST_STEP, sqrt(self._step))  # the knee is near: look closer
         if self._rose:
@@ -452,6 +497,7 @@ class KneeLimit(MovingLimit):
     def _forget(self, now: float, limit: int, step: float, why: str) -> None:
         """Rest, knowing nothing."""
         self._step = step
+        self._took_before = 0.0
         self._rest_length = self._failed = 0
         self._base = Base(limit)
         self._rest_at(now, limit, why)
