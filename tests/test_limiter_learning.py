@@ -640,6 +640,33 @@ async def test_a_limit_with_a_mistake_costs_no_permit(
     assert repr(limit) in record.getMessage()
 
 
+class Silent(Told):
+    """A limit that can't say why any more."""
+
+    @property
+    def reason(self) -> str:
+        if self.outcomes:
+            raise ZeroDivisionError
+        return "none"
+
+    @reason.setter
+    def reason(self, reason: str) -> None:
+        pass
+
+
+async def test_statistics_can_be_had_of_a_limit_that_can_not_say_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limiter = ConcurrencyLimiter(Silent(2))
+    assert limiter.statistics().limit_reason == "none"
+    async with limiter:
+        pass
+    for _ in range(2):
+        assert limiter.statistics().limit_reason == ""
+    (record,) = caplog.records
+    assert "failed: ZeroDivisionError()" in record.getMessage()
+
+
 async def test_a_task_that_waits_again_and_again_keeps_nothing_of_it() -> None:
     limiter = ConcurrencyLimiter(1)
     kept = []

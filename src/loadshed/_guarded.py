@@ -43,8 +43,12 @@ class GuardedLimit:
 
     @property
     def reason(self) -> str:
-        """Why it last changed, as it says."""
-        return self.rule.reason
+        """Why it last changed, as it says; "" where it can't."""
+        try:
+            return self.rule.reason
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell("failed: %r", error, error)
+            return ""
 
     def observe(self, now: float, seconds: float, ok: bool, ongoing: float) -> None:
         """Let it learn, if it can."""
