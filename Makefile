@@ -45,7 +45,8 @@ unit: $(VENV)/.test  ## The test suite, the examples, the documents' code; all o
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(MAKE) covered
 
-# The same in parts, which `test` runs side by side: two of them wait a lot.
+# The same in parts, which `test` runs side by side: two of them wait a lot, and what only computes lets
+# them go first.
 processes: $(VENV)/.test
 	$(BIN)/coverage run -m pytest -q $(PROCESSES) $(ARGS)
 
@@ -53,14 +54,14 @@ others: $(VENV)/.test
 	$(BIN)/coverage run -m pytest -q $(PROCESSES:%=--ignore=%) $(POLICIES:%=--ignore=%) $(ARGS)
 
 policies: $(VENV)/.test
-	$(BIN)/coverage run -m pytest -q $(POLICIES) $(ARGS)
+	nice $(BIN)/coverage run -m pytest -q $(POLICIES) $(ARGS)
 
 covered: $(VENV)/.test
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 lowest: $(VENV)-lowest/.test  ## What hangs on dependencies, on the oldest that pyproject.toml allows
-	LOADSHED_KILLS=10 $(VENV)-lowest/bin/python -m pytest -q -m "not long" --ignore=tests/policy $(ARGS)
+	$(VENV)-lowest/bin/python -m pytest -q -m "not long" --ignore=tests/policy --ignore=tests/benchmarks $(ARGS)
 
 test-ray: $(VENV)-ray/.test  ## The tests of the engine for Ray, on a real Ray (a few minutes)
 	$(VENV)-ray/bin/coverage erase --rcfile=$(RAY)/coverage.ini

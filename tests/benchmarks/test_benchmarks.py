@@ -126,7 +126,6 @@ def test_what_is_answered_late_or_before_the_load_is_steady_is_no_goodput(
     assert serve.goodput([Answer(*case, late=0) for case in cases]) == 0.5
 
 
-@pytest.mark.long
 def test_the_benchmark_of_limits_that_nobody_chose_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

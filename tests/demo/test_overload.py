@@ -6,6 +6,8 @@ import pytest
 
 from loadshed.demo.overload import Plan, Run, allow_open_files, run_overload
 
+pytestmark = pytest.mark.long
+
 INFINITY = resource.RLIM_INFINITY
 
 

@@ -32,7 +32,7 @@ from tests.pool.helpers import (
 )
 from tests.pool.targets import Learner, Model
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.usefixtures("unmeasured")]
 
 
 Change = Callable[[ReplicaPool], Awaitable[None]]

@@ -28,7 +28,7 @@ from tests.pool.helpers import (
 )
 from tests.pool.targets import Learner, Model, Sociable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 async def test_settings_change_while_it_serves(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.pool import targets
 from tests.pool.helpers import LONG, calling, is_idle, pids, running, until
 from tests.pool.targets import Model
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 async def test_a_replica_whose_threads_are_all_stuck_is_replaced(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from tests.pool import targets
 from tests.pool.helpers import LONG
 from tests.pool.targets import Model
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 class Answering:

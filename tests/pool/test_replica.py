@@ -31,7 +31,7 @@ from tests.pool import targets_replica
 from tests.pool.helpers import LONG, REPOSITORY, is_alive, until
 from tests.pool.targets_replica import Configured, Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 MODULE = "tests.pool.targets_replica"
 

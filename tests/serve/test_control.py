@@ -28,7 +28,7 @@ from loadshed.serve._controller import Controller
 from loadshed.serve._http_server import HTTPServer
 from loadshed.serve._service import Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 APP = """
 from loadshed.serve import deployment

@@ -21,7 +21,7 @@ from loadshed.serve._running_application import RunningApplication
 from loadshed.serve._running_deployment import RunningDeployment
 from tests.serve import served
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

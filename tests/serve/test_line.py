@@ -16,6 +16,8 @@ from loadshed.serve._running_deployment import LONGEST_TENANT, TenantOf
 from tests.serve import served
 from tests.serve.conftest import LONG, Loadshed, until
 
+pytestmark = pytest.mark.long
+
 CLASS = "x-request-criticality"
 ONE: dict[str, Any] = {"max_ongoing_requests": 1, "max_queued_requests": 1}
 

@@ -14,7 +14,7 @@ from loadshed.serve._prepare import Preparation
 from loadshed.serve._settings import Settings
 from loadshed.serve._store import CodeStore
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 APP = """

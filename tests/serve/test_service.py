@@ -17,7 +17,7 @@ from loadshed.serve._controller import Controller
 from loadshed.serve._service import Service, saved
 from tests.pool.helpers import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 APP = """
 from loadshed.serve import deployment
